@@ -1,0 +1,74 @@
+//! The seam behind which a program is launched: the supervisor on plain kernels, an enclave's library OS elsewhere.
+
+use std::ffi::CString;
+
+use sconify_shield::{FileSystemKey, RootTag};
+
+/// Where the protected file system stands and what opens it.
+pub struct FileSystem {
+    /// Path of the index on the host's disk, as this process sees it.
+    pub index_path: Vec<u8>,
+    /// The file system key.
+    pub key: FileSystemKey,
+    /// The root tag that the policy keeps.
+    pub tag: RootTag,
+}
+
+/// A file that exists in memory only and shadows whatever stands at its path.
+pub struct InjectedFile {
+    /// Absolute, normal path.
+    pub path: Vec<u8>,
+    /// Its content; a secret as a rule.
+    pub content: zeroize::Zeroizing<Vec<u8>>,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// Which shared objects the program may map after its start (`SCONE_ALLOW_DLOPEN`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dlopen {
+    /// 0: none outside the program's own closure.
+    Closure,
+    /// 1: protected ones.
+    Protected,
+    /// 2: host paths too.
+    Any,
+}
+
+/// Everything that a program needs to run. The policy gave it; nothing in it comes from the host.
+pub struct Launch {
+    /// Path of the program in the protected file system.
+    pub program: Vec<u8>,
+    /// `argv`, at least one.
+    pub arguments: Vec<CString>,
+    /// `envp`, `NAME=value`.
+    pub environment: Vec<CString>,
+    /// The working directory, absolute.
+    pub working_directory: Vec<u8>,
+    /// The protected file system.
+    pub file_system: FileSystem,
+    /// Files that exist in memory only.
+    pub injected_files: Vec<InjectedFile>,
+    /// Which shared objects may be mapped.
+    pub dlopen: Dlopen,
+    /// Whether `fork` and its kin may make processes (threads are always allowed).
+    pub fork: bool,
+}
+
+/// How the program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// By `exit` with this code.
+    Exited(i32),
+    /// By this signal.
+    Signalled(i32),
+}
+
+/// Runs one program to its end.
+pub trait Executor {
+    /// Why it could not be run.
+    type Error: std::error::Error;
+
+    /// Runs the program and returns how it ended.
+    fn run(&self, launch: Launch) -> Result<ExitStatus, Self::Error>;
+}
