@@ -22,16 +22,13 @@ class SconifyError(Exception):
         self.remedy = remedy
 
     def diagnostics(self) -> str:
-        """Return the message for a person: what is wrong, each cause, and the remedy."""
-        lines = [self.what]
+        """Return the message for a person: what is wrong with its remedy in one line, then a line for each cause."""
+        lines = [f"{self.what}; {self.remedy}" if self.remedy else self.what]
         cause = self.__cause__
         while cause is not None:
-            lines.append(f"Caused by: {cause.what if isinstance(cause, SconifyError) else cause}")
+            lines.append(f"  Caused by: {cause.what if isinstance(cause, SconifyError) else cause}")
             cause = cause.__cause__
-        text = "\n  ".join(lines)
-        return f"{text}; {self.remedy}" if self.remedy and len(lines) == 1 else (
-            f"{text}\n  To mend it: {self.remedy}" if self.remedy else text
-        )
+        return "\n".join(lines)
 
 
 class UserError(SconifyError):

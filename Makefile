@@ -1,0 +1,53 @@
+# make setup | demo | test | lint | bench | clean. Each starts what it needs and stops what it started.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: setup demo test test-rust test-unit test-integration lint format bench lock clean
+
+export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+
+STAMP := .venv/.installed
+NATIVE := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock setup.py pyproject.toml
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock $(NATIVE)
+	scripts/system-packages.sh
+	test -x .venv/bin/python || python3 -m venv .venv
+	pip install --quiet --require-hashes -r requirements.lock
+	pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: setup
+	scripts/with-docker.sh examples/flask/demo.sh
+
+test: setup lint test-rust
+	scripts/with-docker.sh pytest
+
+test-rust: setup
+	cargo test --quiet --locked
+
+test-unit: setup
+	pytest tests/unit
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	mypy
+	cargo fmt --all --check
+	cargo clippy --quiet --locked --all-targets -- -D warnings
+
+format: setup
+	ruff check --fix .
+	ruff format .
+	cargo fmt --all
+
+bench: setup
+	scripts/with-docker.sh python bench/flask.py
+
+lock:
+	uv pip compile --quiet --generate-hashes --extra dev pyproject.toml -o requirements.lock
+	cargo update
+
+clean:
+	rm -rf .venv target build src/*.egg-info src/sconify/_shield*.so src/sconify/runtime/sconify-runtime

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that the project needs and this machine lacks: an engine to run images, skopeo for
+# transports, mmdebstrap for real base images, a C compiler for the native parts.
+set -euo pipefail
+
+packages=(build-essential ca-certificates curl docker.io iproute2 mmdebstrap openssl pkg-config python3-dev python3-venv skopeo strace)
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
+done
+if ! command -v cargo >/dev/null && ! [ -x "$HOME/.cargo/bin/cargo" ]; then
+    echo "setup: Rust is missing: got no cargo, expected 1.85 or later; install it with rustup" >&2
+    exit 1
+fi
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" -ne 0 ]; then
+    echo "setup: these Debian packages are missing: ${missing[*]}; run make setup as root once, or apt-get install them" >&2
+    exit 1
+fi
+apt-get update -q
+DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
