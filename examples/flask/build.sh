@@ -13,7 +13,7 @@ mkdir -p "$cache"
 if [ ! -s "$rootfs" ]; then
     echo "making the Debian root file system (once)" >&2
     SOURCE_DATE_EPOCH=1700000000 mmdebstrap --quiet --variant=minbase --include=python3,python3-flask \
-        bookworm "$rootfs.part" http://deb.debian.org/debian
+        bookworm "$rootfs.part"
     mv "$rootfs.part" "$rootfs"
 fi
 docker image inspect "$base" >/dev/null 2>&1 || docker import "$rootfs" "$base" >/dev/null
@@ -25,4 +25,7 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -s
     -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
     -keyout "$context/flask.key" -out "$context/flask.crt" 2>/dev/null
 chmod 0644 "$context/flask.key" # the service may run as any user of the container
-docker build --quiet --build-arg "BASE=$base" --tag "$image" "$context" >/dev/null
+if ! docker build --quiet --build-arg "BASE=$base" --tag "$image" "$context" >"$context/log" 2>&1; then
+    cat "$context/log" >&2
+    exit 1
+fi

@@ -1,0 +1,97 @@
+"""What a user asks of a conversion: one field for each option of ``sconify_image``, checked on its own."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sconify.errors import UserError
+from sconify.image.reference import ImageReference
+
+DEFAULT_LAS = "localhost:18766"
+"""The LAS of the host on which the container runs (the seed document's default)."""
+
+NAME_ELEMENT = re.compile(r"[A-Za-z0-9_.~-]{1,128}")
+"""One element of a session or service name (session language 0.3, names)."""
+
+_SIZE = re.compile(r"([0-9]+)([KMGkmg]?)")
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One conversion. Paths are of the native image unless they are ``Path`` objects."""
+
+    native: ImageReference
+    target: ImageReference
+    binary: str
+    directories: tuple[str, ...] = ()
+    plain_directories: tuple[str, ...] = ()
+    plain_files: tuple[str, ...] = ()
+    host_paths: tuple[str, ...] = ()
+    base: ImageReference | None = None
+    command: str | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+    session: str | None = None
+    namespace: str | None = None
+    create_namespace: bool = False
+    service: str = "service"
+    cas: str | None = None
+    cas_debug: bool = False
+    las: str = DEFAULT_LAS
+    variables: dict[str, str] = field(default_factory=dict)
+    """The measured start-up variables, normalised."""
+    key_file: Path | None = None
+    overwrite: bool = False
+
+    @property
+    def session_name(self) -> str:
+        """The session's own name: ``--name``, or the target's name without what a session name can't have."""
+        if self.session is not None:
+            return self.session
+        return re.sub(r"[^A-Za-z0-9_.~-]", "-", self.target.name.replace("/", ""))
+
+
+def parse_size(text: str, *, flag: str) -> str:
+    """Return a size such as ``1G``, ``64m`` or ``4096`` as decimal bytes.
+
+    Raises:
+        UserError: If it is no size.
+    """
+    matched = _SIZE.fullmatch(text)
+    if matched is None or int(matched[1]) == 0:
+        raise UserError(f"{flag}={text} is no size", remedy=f"give a number with K, M or G, such as {flag}=1G")
+    return str(int(matched[1]) * _UNITS[matched[2].lower()])
+
+
+def parse_variable(text: str) -> tuple[str, str]:
+    """Split ``KEY=VALUE``.
+
+    Raises:
+        UserError: If there is no ``=`` or no name, or the text has a NUL.
+    """
+    name, separator, value = text.partition("=")
+    if not separator or not name or "\0" in text:
+        raise UserError(f"--env={text} is no KEY=VALUE", remedy="give --env=KEY=VALUE")
+    return name, value
+
+
+def check_name(text: str, *, flag: str, nested: bool) -> str:
+    """Return a session, namespace or service name.
+
+    Args:
+        text: The name.
+        flag: The option that gave it.
+        nested: Whether it may have several elements, separated by ``/``.
+
+    Raises:
+        UserError: If an element is empty, too long or has other characters.
+    """
+    elements = text.split("/") if nested else [text]
+    if not all(NAME_ELEMENT.fullmatch(element) for element in elements):
+        raise UserError(
+            f"{flag}={text} is no name: got characters other than A-Z a-z 0-9 _ . ~ -, or an empty or too long element",
+            remedy=f"give {flag} other characters, at most 128",
+        )
+    return text

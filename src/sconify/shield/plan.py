@@ -1,0 +1,256 @@
+"""The plan of a conversion: which path of the native image goes where, and why. Nothing is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from sconify.errors import UserError
+from sconify.image.model import Entry, EntryType
+from sconify.image.rootfs import RootFileSystem
+from sconify.program.view import PathError, trace
+from sconify.shield.regions import Region, RegionKind, RegionMap, ancestors
+
+MAX_LINK_WARNINGS = 20
+"""Dangling links that are listed one by one; the rest is counted."""
+
+KERNEL_PATHS = ("/dev", "/proc", "/sys")
+"""File systems that the kernel gives to each container."""
+
+ENGINE_FILES = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
+"""Files that the container engine writes at start."""
+
+SYSTEM_FILES = ("/etc/group", "/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd")
+"""Small files that the C library reads in every program; without secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEntry:
+    """A path of the output, its protection and the reason for it."""
+
+    entry: Entry
+    kind: RegionKind
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the output holds: every path, the regions, and what stays behind."""
+
+    regions: tuple[Region, ...]
+    entries: Mapping[str, PlannedEntry]
+    """By path, sorted; directories above each path are there."""
+    omitted: tuple[str, ...]
+    """Paths of the native image that are in no region, sorted; directories are not counted."""
+    warnings: tuple[str, ...]
+
+    @property
+    def content_size(self) -> int:
+        """Bytes of all files in the plan."""
+        return sum(planned.entry.size for planned in self.entries.values() if planned.entry.content is not None)
+
+
+class BaseConflictError(UserError):
+    """A path of the native image can't stand on the base image."""
+
+
+class Planner:
+    """Collects what the user chose and what the program needs, then makes the plan.
+
+    What the user chose is declared first and becomes a region; what the program needs by itself joins the region that
+    covers it, and is authenticated where there is none.
+    """
+
+    def __init__(self, root: RootFileSystem) -> None:
+        self._root = root
+        self._regions = RegionMap()
+        self._paths: dict[str, str] = {}
+        self._warnings: list[str] = []
+        for path in KERNEL_PATHS:
+            self._regions.add(Region(path, RegionKind.HOST, "the kernel's"))
+        for path in ENGINE_FILES:
+            self._regions.add(Region(path, RegionKind.HOST, "written by the container engine"))
+
+    def declare_directory(self, path: str, kind: RegionKind, *, flag: str) -> None:
+        """Make a directory a region.
+
+        Raises:
+            UserError: If it is missing, no directory, or declared in two ways.
+        """
+        entry = self._find(path, flag)
+        if entry.type is not EntryType.DIRECTORY:
+            raise UserError(f"{flag}={path} is no directory in the native image", remedy=f"give {flag} a directory")
+        self._declare(entry.path, kind, flag=flag, given=path)
+
+    def declare_file(self, path: str, kind: RegionKind, *, flag: str) -> None:
+        """Make one file a region.
+
+        Raises:
+            UserError: If it is missing, a directory, or declared in two ways.
+        """
+        entry = self._find(path, flag)
+        if entry.type is EntryType.DIRECTORY:
+            raise UserError(f"{flag}={path} is a directory in the native image", remedy="name a file of it")
+        self._declare(entry.path, kind, flag=flag, given=path)
+
+    def declare_host_path(self, path: str) -> None:
+        """Let the host provide a path, unprotected. It need not exist in the native image."""
+        if "*" in path:
+            self._warnings.append(f"--host-path={path} has a wildcard, which stands for itself only")
+        self._declare(path, RegionKind.HOST, flag="--host-path", given=path)
+
+    def need(self, path: str, reason: str) -> None:
+        """Take a path that the program needs, with each link and directory on the way, and what is below it."""
+        entry = self._walk(path, reason)
+        if entry is None:
+            raise UserError(f"{path} is missing in the native image, but it is needed: {reason}")
+        if entry.type is EntryType.DIRECTORY and self._regions.region_of(entry.path) is None:
+            self._regions.add(Region(entry.path, RegionKind.AUTHENTICATED, reason))
+
+    def need_if_present(self, path: str, reason: str) -> None:
+        """Take a path that the program may need, unless the native image lacks it."""
+        self._walk(path, reason)
+
+    def need_directory(self, path: str, reason: str) -> None:
+        """Take a directory alone, without what is below it."""
+        self._walk(path, reason)
+
+    def warn(self, text: str) -> None:
+        """Add a line to the warnings of the plan."""
+        self._warnings.append(text)
+
+    def plan(self, base: RootFileSystem | None = None) -> Plan:
+        """Return the plan.
+
+        Args:
+            base: The root file system of the base image, whose every path becomes authenticated; None for none.
+
+        Raises:
+            BaseConflictError: If a chosen path can't stand on the base image.
+        """
+        entries: dict[str, PlannedEntry] = {}
+        if base is not None:
+            for entry in base.walk("/"):
+                entries[entry.path] = PlannedEntry(entry, RegionKind.AUTHENTICATED, "base image")
+        for region in self._regions:
+            if region.kind is RegionKind.HOST:
+                self._add_host_path(entries, region)
+                continue
+            for entry in self._root.walk(region.prefix):
+                if self._regions.region_of(entry.path) is region:
+                    self._add(entries, PlannedEntry(entry, region.kind, region.reason), chosen=True)
+        for path, reason in self._paths.items():
+            if (found := self._root.lookup(path)) is not None:
+                region_of = self._regions.region_of(path)
+                kind = RegionKind.AUTHENTICATED if region_of is None else region_of.kind
+                if kind is not RegionKind.HOST:
+                    self._add(entries, PlannedEntry(found, kind, reason), chosen=False)
+        self._add_directories_above(entries)
+        ordered = dict(sorted(entries.items(), key=lambda item: item[0].encode(errors="surrogateescape")))
+        self._warn_of_dangling_links(ordered)
+        return Plan(
+            regions=tuple(self._regions),
+            entries=ordered,
+            omitted=self._omitted(ordered),
+            warnings=tuple(self._warnings),
+        )
+
+    def _declare(self, prefix: str, kind: RegionKind, *, flag: str, given: str) -> None:
+        present = self._regions.add(Region(prefix, kind, f"{flag}={given}"))
+        if present is not None and present.kind is not kind:
+            raise UserError(
+                f"{prefix} would be both {present.kind.value} ({present.reason}) and {kind.value} ({flag}={given})",
+                remedy="give one of the two",
+            )
+
+    def _find(self, path: str, flag: str) -> Entry:
+        if not path.startswith("/"):
+            raise UserError(f"{flag}={path} is not absolute", remedy=f"give {flag}=/{path}")
+        entry = self._walk(path, f"{flag}={path}")
+        if entry is None:
+            raise UserError(f"{flag}={path}: there is no {path} in the native image", remedy="correct the path")
+        return entry
+
+    def _walk(self, path: str, reason: str) -> Entry | None:
+        """Follow a path, noting it and each link on the way; None when it leads nowhere."""
+        try:
+            trail = trace(self._root, path)
+        except PathError:
+            return None
+        for entry in (*trail.links, trail.entry):
+            self._paths.setdefault(entry.path, reason)
+        return trail.entry
+
+    def _add(self, entries: dict[str, PlannedEntry], planned: PlannedEntry, *, chosen: bool) -> None:
+        path = planned.entry.path
+        present = entries.get(path)
+        if present is not None:
+            was, now = present.entry.type, planned.entry.type
+            if was is not now and EntryType.DIRECTORY in (was, now):
+                if not chosen and was is EntryType.DIRECTORY:
+                    return
+                raise BaseConflictError(
+                    f"{path} is a {now.name.lower()} in the native image, but a {was.name.lower()} in the base image",
+                    remedy="give another --base",
+                )
+            if present.reason != "base image":
+                return
+        entries[path] = planned
+
+    def _add_host_path(self, entries: dict[str, PlannedEntry], region: Region) -> None:
+        """List the mount point of a host path, so that its directory shows it. Its content is never ours."""
+        entry = self._root.lookup(region.prefix)
+        if entry is None and region.prefix in KERNEL_PATHS:
+            entry = Entry(path=region.prefix, type=EntryType.DIRECTORY, mode=0o755)
+        if entry is None and region.prefix in ENGINE_FILES:
+            entry = Entry(path=region.prefix, type=EntryType.FILE, mode=0o644)
+        if entry is not None and entry.type in (EntryType.DIRECTORY, EntryType.FILE):
+            entries[region.prefix] = PlannedEntry(replace(entry, content=None, xattrs={}), region.kind, region.reason)
+
+    def _add_directories_above(self, entries: dict[str, PlannedEntry]) -> None:
+        for path in list(entries):
+            for above in ancestors(path):
+                if above in entries:
+                    continue
+                entry = self._root.lookup(above)
+                if entry is None or entry.type is not EntryType.DIRECTORY:
+                    entry = Entry(path=above, type=EntryType.DIRECTORY, mode=0o755)
+                region = self._regions.region_of(above)
+                kind = RegionKind.AUTHENTICATED if region is None else region.kind
+                entries[above] = PlannedEntry(entry, kind, "on the way to other paths")
+
+    def _warn_of_dangling_links(self, entries: Mapping[str, PlannedEntry]) -> None:
+        """Name the links in the user's directories whose target exists natively but is in no region."""
+        dangling = []
+        for path, planned in entries.items():
+            if planned.entry.type is not EntryType.SYMLINK or planned.reason == "base image":
+                continue
+            target = _joined(path, planned.entry.target)
+            region = self._regions.region_of(target)
+            if target not in entries and (region is None or region.kind is not RegionKind.HOST):
+                if self._root.lookup(target) is not None:
+                    dangling.append(f"{path} is a link to {target}, which is in no region")
+        self._warnings.extend(dangling[:MAX_LINK_WARNINGS])
+        if len(dangling) > MAX_LINK_WARNINGS:
+            self._warnings.append(f"{len(dangling) - MAX_LINK_WARNINGS} more links lead to paths in no region")
+
+    def _omitted(self, entries: Mapping[str, PlannedEntry]) -> tuple[str, ...]:
+        def left_out(entry: Entry) -> bool:
+            if entry.type is EntryType.DIRECTORY or entry.path in entries:
+                return False
+            region = self._regions.region_of(entry.path)
+            return region is None or region.kind is not RegionKind.HOST
+
+        return tuple(entry.path for entry in self._root.walk("/") if left_out(entry))
+
+
+def _joined(link: str, target: str) -> str:
+    """Return the path that a link's target names, ``.`` and ``..`` removed by text."""
+    parts: list[str] = [] if target.startswith("/") else link.split("/")[1:-1]
+    for part in target.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+

@@ -1,0 +1,110 @@
+"""Builds the protected file system of a plan: one pack for each encrypted region, and the index over everything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sconify import _shield
+from sconify.errors import ServiceError, UntrustedDataError
+from sconify.image.model import Entry, EntryType
+from sconify.shield.plan import Plan
+from sconify.shield.regions import RegionKind, RegionMap
+
+DIRECTORY = "/.sconify"
+"""Where the protected file system stands in the output image."""
+
+INDEX = f"{DIRECTORY}/index"
+"""Path of the index in the output image."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltFile:
+    """One file of the protected file system: its path in the image and where it was written here."""
+
+    image_path: str
+    file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectedFileSystem:
+    """What ``protect`` made. ``tag`` is the root tag, 16 bytes: with the key, all that a policy must keep."""
+
+    index: BuiltFile
+    packs: tuple[BuiltFile, ...]
+    tag: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes of the index and the packs."""
+        return sum(built.file.stat().st_size for built in (self.index, *self.packs))
+
+
+def protect(plan: Plan, *, key: bytes, work: Path, progress: Callable[[int], None]) -> ProtectedFileSystem:
+    """Encrypt and index what the plan says.
+
+    Args:
+        plan: The plan.
+        key: The file system key, 32 bytes.
+        work: A directory for the files.
+        progress: Called with the number of content bytes done so far.
+
+    Raises:
+        UntrustedDataError: If a layer changed or ended while it was read.
+        ServiceError: If the disk is full or can't be read.
+    """
+    builder = _shield.Builder(key)
+    packs: dict[str, int] = {}
+    built: list[BuiltFile] = []
+    for region in plan.regions:
+        builder.add_region(os.fsencode(region.prefix), region.kind.value, region.reason)
+        if region.kind is RegionKind.ENCRYPTED:
+            pack = BuiltFile(f"{DIRECTORY}/pack{len(built)}", work / f"pack{len(built)}")
+            built.append(pack)
+            packs[region.prefix] = builder.add_pack(
+                os.fsencode(region.prefix), os.fsencode(pack.image_path), str(pack.file)
+            )
+    regions = RegionMap(plan.regions)
+    inodes: dict[int, int] = {}
+    for number, planned in enumerate(plan.entries.values(), start=1):
+        entry = planned.entry
+        inode = inodes.setdefault(entry.link_group, number) if entry.link_group else number
+        region = regions.region_of(entry.path)
+        encrypted = planned.kind is RegionKind.ENCRYPTED and entry.type is EntryType.FILE and region is not None
+        _add_entry(builder, entry, inode=inode, pack=packs[region.prefix] if encrypted and region else None)
+    for path in plan.omitted:
+        builder.add_omitted(os.fsencode(path))
+    index = BuiltFile(INDEX, work / "index")
+    try:
+        made = builder.finish(str(index.file), progress=progress)
+    except OSError as error:
+        raise ServiceError(
+            f"the protected file system can't be written to {work}: {error.strerror or error}",
+            remedy="free some space, or let TMPDIR name a directory with more",
+        ) from error
+    except _shield.ShieldError as error:
+        raise UntrustedDataError(f"the native image can't be protected: {error}") from error
+    return ProtectedFileSystem(index=index, packs=tuple(built), tag=made.tag)
+
+
+def _add_entry(builder: _shield.Builder, entry: Entry, *, inode: int, pack: int | None) -> None:
+    extent = entry.content
+    builder.add_entry(
+        os.fsencode(entry.path),
+        type=entry.type.value,
+        mode=entry.mode,
+        uid=entry.uid,
+        gid=entry.gid,
+        mtime=entry.mtime,
+        mtime_nsec=entry.mtime_nsec,
+        inode=inode,
+        source=str(extent.source) if extent is not None and extent.size else None,
+        offset=extent.offset if extent is not None else 0,
+        size=extent.size if extent is not None else 0,
+        pack=pack,
+        target=os.fsencode(entry.target),
+        device=entry.device,
+        xattrs={os.fsencode(name): value for name, value in entry.xattrs.items()},
+    )
