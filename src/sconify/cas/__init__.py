@@ -1,0 +1,1 @@
+"""The configuration and attestation service (CAS), and its client."""

@@ -1,0 +1,169 @@
+"""The client of a CAS: sessions are created, updated and read at a CAS that was attested before."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+from sconify.cas.attested import AttestedCas
+from sconify.cas.connection import DEFAULT_TIMEOUT, CasConnection, CasRefusedError
+from sconify.cas.identity import Identity
+from sconify.cas.session_text import session_name, with_predecessor
+from sconify.errors import ServiceError, UserError
+
+_CONFLICT = 409
+_UPDATE_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class StoredSession:
+    """One version of a session, as the CAS gave it."""
+
+    text: str = field(repr=False)  # it may hold secrets
+    hash: str
+
+
+class CasClient:
+    """Talks to an attested CAS, and to nobody else: every connection is checked for its key.
+
+    Args:
+        cas: The attested CAS.
+        identity: Who asks; shown as TLS client certificate.
+        timeout: Seconds that one request may take.
+        retries: How often a CAS that can't be reached is tried again; None takes SCONE_CLI_RETRIES, or 3.
+    """
+
+    def __init__(
+        self, cas: AttestedCas, *, identity: Identity, timeout: float = DEFAULT_TIMEOUT, retries: int | None = None
+    ) -> None:
+        self.cas = cas
+        self._connection = CasConnection(
+            cas.address, identity=identity, key_sha256=cas.key_sha256, timeout=timeout, retries=retries
+        )
+
+    def create_session(self, text: str) -> str:
+        """Store a session.
+
+        Args:
+            text: The session as YAML. With ``predecessor`` it replaces that version.
+
+        Returns:
+            The hash of the stored version, 64 hex digits.
+
+        Raises:
+            CasRefusedError: The session is not valid, or not allowed; status 409 when the name exists.
+            ServiceError: The CAS can't be reached, or failed.
+            UntrustedDataError: The server is not the attested CAS.
+        """
+        answer = self._connection.request("POST", "/v1/sessions", body=text.encode())
+        return self._hash(answer.document)
+
+    def update_session(self, text: str) -> str:
+        """Replace the newest version of a session that exists; its hash is filled in as ``predecessor``.
+
+        Raises:
+            CasRefusedError: No such session, not allowed, or somebody else keeps updating it.
+            UserError: The text has no name.
+            ServiceError: The CAS can't be reached, or failed.
+            UntrustedDataError: The server is not the attested CAS.
+        """
+        name = session_name(text)
+        for attempt in range(1, _UPDATE_ATTEMPTS + 1):
+            newest = self.read_session(name).hash
+            try:
+                return self.create_session(with_predecessor(text, newest))
+            except CasRefusedError as refused:
+                # Somebody else's update came in between.
+                if refused.status != _CONFLICT or attempt == _UPDATE_ATTEMPTS:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def upload_session(self, text: str, *, update: bool) -> str:
+        """Store a session whether or not one of its name exists.
+
+        Args:
+            text: The session as YAML.
+            update: Whether an existing session may be replaced; if not, it is refused.
+
+        Returns:
+            The hash of the stored version, 64 hex digits.
+
+        Raises:
+            CasRefusedError: The session is not valid, not allowed, or exists and may not be replaced.
+            UserError: The text has no name.
+            ServiceError: The CAS can't be reached, or failed.
+            UntrustedDataError: The server is not the attested CAS.
+        """
+        name = session_name(text)
+        try:
+            return self.create_session(text)
+        except CasRefusedError as refused:
+            if refused.status != _CONFLICT:
+                raise
+            if not update:
+                raise CasRefusedError(
+                    f"session {name} exists already at the CAS {self.cas.address}",
+                    status=_CONFLICT,
+                    remedy="give another session name, or allow updates",
+                ) from refused
+        return self.update_session(text)
+
+    def read_session(self, name: str, *, session_hash: str | None = None) -> StoredSession:
+        """Return the newest version of a session, or the one with the given hash.
+
+        Raises:
+            CasRefusedError: No such session (status 404), or not allowed to read it.
+            ServiceError: The CAS can't be reached, or failed.
+            UntrustedDataError: The server is not the attested CAS.
+        """
+        path = f"/v1/sessions/{quote(name, safe='/~')}"
+        if session_hash is not None:
+            path += f"?hash={quote(session_hash, safe='')}"
+        document = self._connection.request("GET", path).document
+        text = document.get("session")
+        if not isinstance(text, str):
+            raise self._malformed("session")
+        return StoredSession(text, self._hash(document))
+
+    def ensure_namespace(self, name: str) -> bool:
+        """Create the session that stands for a namespace, and each one above it, where they do not exist.
+
+        Args:
+            name: The namespace, such as ``team`` or ``team/project``.
+
+        Returns:
+            Whether anything was created.
+
+        Raises:
+            UserError: The name is empty or has an empty part.
+            CasRefusedError: The CAS doesn't allow it.
+            ServiceError: The CAS can't be reached, or failed.
+            UntrustedDataError: The server is not the attested CAS.
+        """
+        parts = name.split("/")
+        if not all(re.fullmatch(r"[A-Za-z0-9_.~-]+", part) for part in parts):
+            raise UserError(
+                f"{name!r} is no namespace", remedy="use letters, digits and `-_.~`, with `/` between the parts"
+            )
+        created = False
+        for length in range(1, len(parts) + 1):
+            try:
+                self.create_session(f'name: "{"/".join(parts[:length])}"\nversion: "0.3"\n')
+                created = True
+            except CasRefusedError as refused:
+                if refused.status != _CONFLICT:
+                    raise
+        return created
+
+    def _hash(self, document: dict[str, object]) -> str:
+        value = document.get("hash")
+        if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
+            raise self._malformed("hash")
+        return value
+
+    def _malformed(self, member: str) -> ServiceError:
+        return ServiceError(
+            f'the CAS at {self.cas.address} answered without a valid "{member}"',
+            remedy="use a CAS and a client of the same version",
+        )
