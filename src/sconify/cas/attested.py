@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 
-from sconify.cas.key_hash import encode_key_hash, key_sha256
+from sconify.attestation.judge import Mode
 from sconify.errors import UserError
+from sconify.policy.keyhash import encode_key_hash, spki_der
 
 DEFAULT_CLIENT_PORT = 8081
-
-Mode = Literal["debug", "production"]
 
 
 @dataclass(frozen=True)
@@ -64,11 +62,7 @@ class AttestedCas:
     @property
     def key_sha256(self) -> bytes:
         """SHA-256 of the CAS key's SubjectPublicKeyInfo, 32 bytes: what images pin."""
-        return key_sha256(
-            self.certificate.public_key().public_bytes(
-                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
-        )
+        return hashlib.sha256(spki_der(self.certificate.public_key())).digest()
 
     @property
     def key_hash(self) -> str:

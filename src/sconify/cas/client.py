@@ -9,8 +9,9 @@ from urllib.parse import quote
 from sconify.cas.attested import AttestedCas
 from sconify.cas.connection import DEFAULT_TIMEOUT, CasConnection, CasRefusedError
 from sconify.cas.identity import Identity
-from sconify.cas.session_text import session_name, with_predecessor
+from sconify.cas.session_text import with_predecessor
 from sconify.errors import ServiceError, UserError
+from sconify.policy.session import parse_session
 
 _CONFLICT = 409
 _UPDATE_ATTEMPTS = 3
@@ -64,11 +65,11 @@ class CasClient:
 
         Raises:
             CasRefusedError: No such session, not allowed, or somebody else keeps updating it.
-            UserError: The text has no name.
+            UserError: The text is no session.
             ServiceError: The CAS can't be reached, or failed.
             UntrustedDataError: The server is not the attested CAS.
         """
-        name = session_name(text)
+        name = parse_session(text).name
         for attempt in range(1, _UPDATE_ATTEMPTS + 1):
             newest = self.read_session(name).hash
             try:
@@ -91,11 +92,11 @@ class CasClient:
 
         Raises:
             CasRefusedError: The session is not valid, not allowed, or exists and may not be replaced.
-            UserError: The text has no name.
+            UserError: The text is no session.
             ServiceError: The CAS can't be reached, or failed.
             UntrustedDataError: The server is not the attested CAS.
         """
-        name = session_name(text)
+        name = parse_session(text).name
         try:
             return self.create_session(text)
         except CasRefusedError as refused:

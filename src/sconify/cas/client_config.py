@@ -27,10 +27,11 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from sconify.attestation.judge import Mode
 from sconify.cas.attested import AttestedCas, CasAddress
 from sconify.cas.identity import Identity, read_private_file
-from sconify.cas.key_hash import encode_key_hash
 from sconify.errors import ServiceError, UntrustedDataError, UserError
+from sconify.policy.keyhash import encode_key_hash
 
 PATH_VARIABLE = "SCONE_CLI_CONFIG"
 
@@ -196,10 +197,10 @@ class ClientConfig:
             mode, kind, measurement, time = (
                 record[member] for member in ("mode", "evidence_kind", "measurement", "attested_at")
             )
-            if mode not in ("debug", "production") or not all(isinstance(x, str) for x in (kind, measurement, time)):
-                raise ValueError("a member has a wrong value")
+            if not all(isinstance(value, str) for value in (mode, kind, measurement, time)):
+                raise ValueError("a member is no text")
             certificate = x509.load_pem_x509_certificate(record["certificate"].encode())
-            cas = AttestedCas(address, certificate, mode, kind, measurement, time)
+            cas = AttestedCas(address, certificate, Mode(mode), kind, measurement, time)
             if record["key_sha256"] != cas.key_sha256.hex() or record["key_hash"] != encode_key_hash(cas.key_sha256):
                 raise ValueError("its key hash is not that of its certificate")
         except (ValueError, KeyError, TypeError, AttributeError) as error:

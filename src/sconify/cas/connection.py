@@ -7,6 +7,7 @@ first byte of the request is sent.
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import os
@@ -19,12 +20,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from sconify.cas.attested import CasAddress
 from sconify.cas.identity import Identity
-from sconify.cas.key_hash import encode_key_hash, key_sha256
 from sconify.errors import ServiceError, UntrustedDataError, UserError
+from sconify.policy.keyhash import encode_key_hash, spki_der
 
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_RETRIES = 3
@@ -138,12 +139,10 @@ class CasConnection:
                 raise ssl.SSLError("the server showed no certificate")
             try:
                 certificate = x509.load_der_x509_certificate(der)
-                spki = certificate.public_key().public_bytes(
-                    serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-                )
-            except ValueError:
+                spki = spki_der(certificate.public_key())
+            except (ValueError, UnsupportedAlgorithm):
                 raise ssl.SSLError("the server's certificate can't be read") from None
-            self._check_key(key_sha256(spki))
+            self._check_key(hashlib.sha256(spki).digest())
             connection = http.client.HTTPConnection(self.address.host, self.address.port)
             connection.sock = tls
             headers = {"Accept": "application/json", "Connection": "close"}

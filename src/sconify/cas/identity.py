@@ -15,11 +15,10 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509.oid import NameOID
 
-from sconify.cas.key_hash import encode_key_hash, key_sha256
 from sconify.errors import UserError
+from sconify.policy.keyhash import key_hash, spki_der
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
@@ -71,7 +70,7 @@ class Identity:
             return cls._self_signed(key)
         try:
             certificate = x509.load_pem_x509_certificates(pem)[0]
-            same_key = _spki(certificate.public_key()) == _spki(key.public_key())
+            same_key = spki_der(certificate.public_key()) == spki_der(key.public_key())
         except (ValueError, UnsupportedAlgorithm):
             raise UserError(f"the certificate in {source} can't be read", remedy=remedy) from None
         if not same_key:
@@ -96,12 +95,12 @@ class Identity:
     @property
     def spki(self) -> bytes:
         """The public key as a SubjectPublicKeyInfo in DER."""
-        return _spki(self._key.public_key())
+        return spki_der(self._key.public_key())
 
     @property
     def key_hash(self) -> str:
         """The public key's key hash: how policies name this client."""
-        return encode_key_hash(key_sha256(self.spki))
+        return key_hash(self.spki)
 
     def private_pem(self) -> bytes:
         """Return the PKCS#8 private key followed by the certificate, as PEM. Secret: never log or print it."""
@@ -153,7 +152,3 @@ def read_private_file(path: Path) -> bytes:
     if len(content) > _MAX_FILE:
         raise UserError(f"{path} is larger than {_MAX_FILE} bytes", remedy="name the file of an identity")
     return content
-
-
-def _spki(key: PublicKeyTypes) -> bytes:
-    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
