@@ -1,0 +1,1 @@
+"""Evidence of what runs where: parse, verify, judge."""

@@ -1,7 +1,8 @@
 """Verified evidence, and what binds evidence to a request.
 
-Evidence goes three steps, each with its own type: *parse* (a kind's own type), *verify* (``VerifiedEvidence``: it is genuine and
-bound to this request) and *judge* (does the policy accept it). Only the verifiers of this package can make ``VerifiedEvidence``.
+Evidence goes three steps, each with its own type: *parse* (a kind's own type), *verify* (``VerifiedEvidence``: it is
+genuine and bound to this request) and *judge* (does the policy accept it). Only the verifiers of this package can make
+``VerifiedEvidence``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The session language: model, parser, substitution, hash and template."""

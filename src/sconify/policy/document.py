@@ -1,18 +1,19 @@
 """YAML text to plain data, with the line and column of everything.
 
-The language is YAML 1.2's core schema as other implementations of the session language read it: only ``null``, ``true``, ``false``
-and numbers are more than text (so ``no`` and dates are text), numbers keep their spelling, keys are text. Anchors and aliases are
-allowed; tags, merge keys, duplicate keys and several documents are not. Sizes are bounded before anything is expanded.
+The language is YAML 1.2's core schema: only ``null``, ``true``, ``false`` and numbers are more than text (so ``no`` and
+dates are text), numbers keep their spelling, keys are text. Anchors and aliases are allowed; tags, merge keys, duplicate
+keys and several documents are not. Sizes are bounded before anything is expanded.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 
-from sconify.errors import UserError
+from sconify.errors import BugError, UserError
 
 MAX_BYTES = 1 << 20
 _MAX_DEPTH = 32
@@ -59,7 +60,7 @@ class Document:
 
     Attributes:
         data: Dicts with text keys, lists, text, ``Number``, booleans and None.
-        top: Where the top-level mapping begins, as an offset in characters, and whether it is in flow style (``{...}``).
+        top: Where the top-level mapping begins, as an offset in characters, and whether it is in flow style (``{}``).
     """
 
     data: object
@@ -126,7 +127,7 @@ class _Builder:
     def _take(self, event: yaml.Event) -> None:
         if isinstance(event, yaml.AliasEvent):
             mark = _mark(event)
-            target = self._anchors.get(event.anchor)
+            target = self._anchors.get(event.anchor or "")
             if target is None:
                 raise UserError(f"{mark}: alias *{event.anchor} has no finished anchor before it")
             self._place(_Node(target.value, mark, target.weight, target.members, target.keys))
@@ -155,7 +156,7 @@ class _Builder:
         if len(self._open) >= _MAX_DEPTH:
             raise UserError(f"{mark}: nested deeper than {_MAX_DEPTH} levels")
         if not self._open:
-            self._top = (event.start_mark.index, bool(event.flow_style))
+            self._top = (_start(event).index, bool(event.flow_style))
         mapping = isinstance(event, yaml.MappingStartEvent)
         self._open.append((_Node({} if mapping else [], mark, 1), event.anchor))
         self._key.append(None)
@@ -196,7 +197,14 @@ class _Builder:
 
 
 def _mark(event: yaml.Event) -> Mark:
-    return Mark(event.start_mark.line + 1, event.start_mark.column + 1)
+    start = _start(event)
+    return Mark(start.line + 1, start.column + 1)
+
+
+def _start(event: yaml.Event) -> Any:
+    if event.start_mark is None:
+        raise BugError("a YAML event has no place")
+    return event.start_mark
 
 
 def _refuse_tag(event: yaml.NodeEvent, mark: Mark) -> None:

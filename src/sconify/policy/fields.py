@@ -102,7 +102,7 @@ def _count(value: object) -> int:
 
 
 def _arguments(value: object) -> tuple[str, ...]:
-    """Accept a list, or text that is split at white space with quotes honoured (a backslash is an ordinary character)."""
+    """Accept a list, or text that is split at white space, quotes honoured (a backslash is an ordinary character)."""
     if isinstance(value, str):
         lexer = shlex.shlex(value, posix=True, punctuation_chars=False)
         lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""

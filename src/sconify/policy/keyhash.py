@@ -1,7 +1,7 @@
 """Key hashes: how a public key is named in policies and messages (docs/protocol.md, section 5).
 
-A key hash is the Base58Check text (Bitcoin alphabet, version byte 1, 4-byte double SHA-256 checksum) of the SHA-256 of the
-key's SubjectPublicKeyInfo in DER.
+A key hash is the Base58Check text (Bitcoin alphabet, version byte 1, 4-byte double SHA-256 checksum) of the SHA-256 of
+the key's SubjectPublicKeyInfo in DER.
 """
 
 from __future__ import annotations

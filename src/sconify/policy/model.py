@@ -85,7 +85,7 @@ class Service(_Part):
     image_name: fields.Name | None = None
     command: fields.Arguments = Field(repr=False)
     environment: fields.Environment = Field(default={}, repr=False)
-    pwd: fields.Path = "/"
+    pwd: fields.Path = "/"  # noqa: S105 - a directory
     attestation: Annotated[tuple[Factor, ...], fields.one_or_more] = ()
     mrenclaves: Annotated[tuple[fields.Digest, ...], fields.as_list] = ()
     fspf_path: fields.Path | None = None

@@ -22,7 +22,7 @@ def parse_session(text: str) -> Session:
         text: At most ``document.MAX_BYTES`` in UTF-8.
 
     Raises:
-        UserError: The text is no session; the message names line, column and key, and shows no value that may be secret.
+        UserError: The text is no session; the message names line, column and key, and shows no secret value.
     """
     return _validate(parse_document(text))
 
@@ -31,8 +31,8 @@ def session_hash(session: Session) -> str:
     """Return the hash of a session: 64 hex digits.
 
     It is the SHA-256 of the canonical JSON of the normalised model without members that have their default value (so an
-    extension of the language does not change old hashes), with ``creator`` if set. The text that was uploaded and the text that
-    is read back differ in ``creator`` only.
+    extension of the language does not change old hashes), with ``creator`` if set. The text that was uploaded and the text
+    that is read back differ in ``creator`` only.
     """
     model = session.model_dump(mode="json", exclude_defaults=True)
     return hashlib.sha256(_HASH_DOMAIN + canonical_json(model)).hexdigest()

@@ -1,7 +1,7 @@
 """Placeholders ``$$SCONE::NAME[:FORMAT]$$``: where a secret's value goes in commands, environments and injected files.
 
-Text is read once from left to right; what a secret's value holds is never read again. So a text that must hold a literal
-``$$SCONE::`` writes its first two characters as a placeholder of a secret whose value is ``$$`` (``escape``).
+Text is read once from left to right; what a secret's value holds is never read again. So a text that must hold a
+literal ``$$SCONE::`` writes its first two characters as a placeholder of a secret whose value is ``$$`` (``escape``).
 """
 
 from __future__ import annotations
