@@ -1,0 +1,1 @@
+//! Building indexes and packs.

@@ -1,0 +1,295 @@
+//! Reading packs (format, section 2).
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread;
+
+use zeroize::Zeroizing;
+
+use crate::error::{display, ShieldError};
+use crate::index::{Chunk, Entry, Index, Kind, Pack, Storage, PACK_HEADER_SIZE};
+use crate::read_at::{read_full, ReadAt};
+use crate::CHUNK_SIZE;
+
+/// The least work that is worth a thread of its own, in bytes of plaintext.
+const BYTES_PER_THREAD: usize = 1 << 20;
+
+/// A pack that has been checked against the index, and the bytes behind it.
+pub struct PackReader<R> {
+    reader: R,
+    pack: Arc<Pack>,
+}
+
+impl<R: ReadAt> PackReader<R> {
+    /// Checks the header and the length of a pack. Chunks are checked when they are read.
+    ///
+    /// # Errors
+    /// [`ShieldError::CorruptPack`] and [`ShieldError::Truncated`] if it is not the pack that the index describes,
+    /// [`ShieldError::BadInput`] if the index has no such pack, [`ShieldError::Io`].
+    pub fn open(reader: R, index: &Index, number: u32) -> Result<Self, ShieldError> {
+        let Some(pack) = index.packs().get(number as usize) else {
+            return Err(ShieldError::input(
+                b"pack",
+                format!("the index has no pack {number}"),
+            ));
+        };
+        let file = || display(pack.file());
+        let corrupt = |reason| ShieldError::CorruptPack {
+            pack: display(pack.name()),
+            file: file(),
+            reason,
+        };
+        let found = reader
+            .size()
+            .map_err(|error| ShieldError::io(file(), error))?;
+        let expected = pack.stored_len();
+        if found < expected {
+            return Err(ShieldError::Truncated {
+                what: format!("pack {} in {}", display(pack.name()), file()),
+                found,
+                expected,
+            });
+        }
+        if found > expected {
+            return Err(corrupt(format!(
+                "it has {found} bytes, expected {expected}"
+            )));
+        }
+        let mut header = [0; PACK_HEADER_SIZE];
+        read_full(&reader, &mut header, 0).map_err(|error| ShieldError::io(file(), error))?;
+        if header != pack.header() {
+            return Err(corrupt(
+                "its header is not the one that the index describes".to_owned(),
+            ));
+        }
+        Ok(Self {
+            reader,
+            pack: Arc::clone(pack),
+        })
+    }
+
+    /// What the index says about the pack.
+    pub fn pack(&self) -> &Pack {
+        &self.pack
+    }
+
+    /// Decrypts one chunk.
+    ///
+    /// # Errors
+    /// [`ShieldError::CorruptChunk`], [`ShieldError::Io`]; [`ShieldError::BadInput`] if there is no such chunk.
+    pub fn read_chunk(&self, number: u32) -> Result<Zeroizing<Vec<u8>>, ShieldError> {
+        let Some(chunk) = self.pack.chunk(number) else {
+            return Err(ShieldError::input(
+                self.pack.name(),
+                format!("the pack has no chunk {number}"),
+            ));
+        };
+        let mut text = Zeroizing::new(vec![0; chunk.plain as usize]);
+        self.fill(
+            u64::from(number) * CHUNK_SIZE as u64,
+            &mut text,
+            self.pack.file(),
+        )?;
+        Ok(text)
+    }
+
+    /// Fills `target` from `offset` of the pack's plaintext. On every error `target` is wiped.
+    ///
+    /// # Errors
+    /// [`ShieldError::CorruptChunk`], [`ShieldError::Io`]; [`ShieldError::BadInput`] if the pack ends before `target`.
+    pub fn read(&self, offset: u64, target: &mut [u8]) -> Result<(), ShieldError> {
+        self.check_range(offset, target.len())?;
+        self.fill(offset, target, self.pack.file())
+            .inspect_err(|_| target.fill(0))
+    }
+
+    /// Fills `target` with the whole content of a file. On every error `target` is wiped.
+    ///
+    /// Big files are decrypted by up to `threads` threads (0 counts as 1), this one included.
+    ///
+    /// # Errors
+    /// As [`PackReader::read`]; [`ShieldError::BadInput`] as well if the entry is no file of this pack or `target`
+    /// does not have its size.
+    pub fn read_file(
+        &self,
+        entry: Entry<'_>,
+        target: &mut [u8],
+        threads: usize,
+    ) -> Result<(), ShieldError>
+    where
+        R: Sync,
+    {
+        let Kind::File {
+            size,
+            storage: Storage::Packed { pack, offset },
+        } = entry.kind()
+        else {
+            return Err(ShieldError::input(
+                entry.path(),
+                "it is not a file in a pack",
+            ));
+        };
+        if pack != self.pack.number() {
+            return Err(ShieldError::input(
+                entry.path(),
+                format!("it is in pack {pack}, not in {}", self.pack.number()),
+            ));
+        }
+        if target.len() as u64 != size {
+            return Err(ShieldError::input(
+                entry.path(),
+                format!("the target has {} bytes, expected {size}", target.len()),
+            ));
+        }
+        self.check_range(offset, target.len())?;
+        let threads = threads.min(target.len() / BYTES_PER_THREAD).max(1);
+        self.fill_parallel(offset, target, entry.path(), threads)
+            .inspect_err(|_| target.fill(0))
+    }
+
+    fn check_range(&self, offset: u64, length: usize) -> Result<(), ShieldError> {
+        match offset.checked_add(length as u64) {
+            Some(end) if end <= self.pack.plaintext_len() => Ok(()),
+            _ => Err(ShieldError::input(
+                self.pack.name(),
+                format!(
+                    "the pack holds {} bytes, asked for {length} at {offset}",
+                    self.pack.plaintext_len()
+                ),
+            )),
+        }
+    }
+
+    fn fill_parallel(
+        &self,
+        offset: u64,
+        target: &mut [u8],
+        file: &[u8],
+        threads: usize,
+    ) -> Result<(), ShieldError>
+    where
+        R: Sync,
+    {
+        // Each share ends at the end of a chunk, so that no chunk is decrypted twice.
+        let share = (target.len() / threads).next_multiple_of(CHUNK_SIZE);
+        let head = (share - offset as usize % CHUNK_SIZE).min(target.len());
+        let (own, others) = target.split_at_mut(head);
+        thread::scope(|scope| {
+            let mut position = offset + head as u64;
+            let workers: Vec<_> = others
+                .chunks_mut(share)
+                .map(|part| {
+                    let start = position;
+                    position += part.len() as u64;
+                    scope.spawn(move || self.fill(start, part, file))
+                })
+                .collect();
+            let mut result = self.fill(offset, own, file);
+            for worker in workers {
+                result = result.and(
+                    worker
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                );
+            }
+            result
+        })
+    }
+
+    /// Decrypts chunk after chunk into `target`, which lies within the pack.
+    fn fill(&self, mut offset: u64, mut target: &mut [u8], file: &[u8]) -> Result<(), ShieldError> {
+        let mut scratch = Scratch::default();
+        while !target.is_empty() {
+            let number = (offset / CHUNK_SIZE as u64) as u32;
+            let chunk = self.pack.chunk(number).expect("the range has been checked");
+            let start = (offset % CHUNK_SIZE as u64) as usize;
+            let (part, rest) = target.split_at_mut(target.len().min(chunk.plain as usize - start));
+            let wanted = start..start + part.len();
+            self.fill_chunk(number, chunk, wanted, part, &mut scratch, file)?;
+            offset += part.len() as u64;
+            target = rest;
+        }
+        Ok(())
+    }
+
+    /// Decrypts the `wanted` bytes of one chunk into `part`, which is as long.
+    fn fill_chunk(
+        &self,
+        number: u32,
+        chunk: &Chunk,
+        wanted: Range<usize>,
+        part: &mut [u8],
+        scratch: &mut Scratch,
+        file: &[u8],
+    ) -> Result<(), ShieldError> {
+        let corrupt = |reason| ShieldError::CorruptChunk {
+            file: display(file),
+            pack: display(self.pack.name()),
+            chunk: number,
+            reason,
+        };
+        let fetch = |text: &mut [u8]| {
+            let read = read_full(&self.reader, text, chunk.offset)
+                .map_err(|error| ShieldError::io(display(self.pack.file()), error))?;
+            if read != text.len() {
+                return Err(corrupt("the pack ends within it"));
+            }
+            self.pack
+                .open_chunk(number, chunk, text)
+                .map_err(|_| corrupt("it does not authenticate"))
+        };
+        let whole = wanted.len() == chunk.plain as usize;
+        if whole && !chunk.compressed {
+            return fetch(part);
+        }
+        let text = scratch.stored(chunk.stored);
+        fetch(text)?;
+        if !chunk.compressed {
+            part.copy_from_slice(&text[wanted]);
+            return Ok(());
+        }
+        let damaged = || corrupt("it authenticates but does not decompress to its length");
+        if whole {
+            scratch.decompress(chunk.stored, part).ok_or_else(damaged)
+        } else {
+            let plain = scratch.decompress_aside(chunk).ok_or_else(damaged)?;
+            part.copy_from_slice(&plain[wanted]);
+            Ok(())
+        }
+    }
+}
+
+/// Buffers that one thread uses for chunk after chunk; wiped at the end since they hold plaintext.
+#[derive(Default)]
+struct Scratch {
+    stored: Zeroizing<Vec<u8>>,
+    plain: Zeroizing<Vec<u8>>,
+    decompressor: Option<zstd::bulk::Decompressor<'static>>,
+}
+
+impl Scratch {
+    fn stored(&mut self, length: u32) -> &mut [u8] {
+        self.stored.resize(CHUNK_SIZE, 0);
+        &mut self.stored[..length as usize]
+    }
+
+    /// Decompresses what [`Scratch::stored`] holds; `None` if it does not fill `target` exactly.
+    fn decompress(&mut self, stored: u32, target: &mut [u8]) -> Option<()> {
+        let decompressor = match &mut self.decompressor {
+            Some(decompressor) => decompressor,
+            none => none.insert(zstd::bulk::Decompressor::new().ok()?),
+        };
+        let length = decompressor
+            .decompress_to_buffer(&self.stored[..stored as usize], target)
+            .ok()?;
+        (length == target.len()).then_some(())
+    }
+
+    fn decompress_aside(&mut self, chunk: &Chunk) -> Option<&[u8]> {
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.resize(CHUNK_SIZE, 0);
+        let result = self.decompress(chunk.stored, &mut plain[..chunk.plain as usize]);
+        self.plain = plain;
+        result.map(|()| &self.plain[..chunk.plain as usize])
+    }
+}
