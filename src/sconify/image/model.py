@@ -1,4 +1,4 @@
-"""What an image is to us: its configuration and a merged root file system of entries whose bytes stay where they are."""
+"""The entries of an image's root file system, whose bytes stay where they are on this machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+
+NO_XATTRS: Mapping[str, bytes] = MappingProxyType({})
+"""What the many entries without extended attributes share."""
 
 
 class EntryType(enum.Enum):
@@ -47,9 +51,9 @@ class Entry:
     """Of a symlink."""
     device: tuple[int, int] = (0, 0)
     """Major and minor of a device node."""
-    xattrs: Mapping[str, bytes] = field(default_factory=dict)
+    xattrs: Mapping[str, bytes] = field(default_factory=lambda: NO_XATTRS)
     link_group: int = 0
-    """Non-zero: files with the same number are hard links of one another."""
+    """Non-zero: entries with the same number are hard links of one another, and equal in all but their path."""
 
     @property
     def size(self) -> int:

@@ -1,0 +1,163 @@
+"""Compressed layers: streams in, streams out, both digests on the way."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import io
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import zstandard
+
+from sconify.errors import UntrustedDataError
+from sconify.image.model import Extent
+from sconify.image.storage import reading, writing
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+_CHUNK = 1 << 20
+_MAX_ZSTD_WINDOW = 1 << 27  # 128 MiB, what zstd itself accepts without --long
+
+
+class Compression(enum.Enum):
+    """How a layer's archive is stored. The value ends the OCI media type."""
+
+    NONE = ""
+    GZIP = "+gzip"
+    ZSTD = "+zstd"
+
+    @classmethod
+    def detect(cls, start: bytes) -> Compression:
+        """Tell the compression by the first four bytes; names and media types in images are often wrong."""
+        if start.startswith(b"\x1f\x8b"):
+            return cls.GZIP
+        if start == b"\x28\xb5\x2f\xfd":
+            return cls.ZSTD
+        return cls.NONE
+
+
+def iterate(extent: Extent) -> Iterator[bytes]:
+    """Yield an extent's bytes in chunks of at most 1 MiB.
+
+    Raises:
+        UserError: The file can't be read.
+        UntrustedDataError: It ends before the extent does.
+    """
+    with reading(extent.source):
+        descriptor = os.open(extent.source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        done = 0
+        while done < extent.size:
+            with reading(extent.source):
+                chunk = os.pread(descriptor, min(_CHUNK, extent.size - done), extent.offset + done)
+            if not chunk:
+                raise UntrustedDataError(f"{extent.source} ends {extent.size - done} bytes early")
+            done += len(chunk)
+            yield chunk
+    finally:
+        os.close(descriptor)
+
+
+def sha256(extent: Extent) -> str:
+    """Return an extent's digest as ``sha256:`` and 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for chunk in iterate(extent):
+        digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def detect(extent: Extent) -> Compression:
+    """Tell how an extent is compressed."""
+    return Compression.detect(next(iterate(Extent(extent.source, extent.offset, min(4, extent.size))), b""))
+
+
+def decompress(extent: Extent, *, compression: Compression, destination: Path, label: str) -> tuple[str, str]:
+    """Decompress an extent into a new file.
+
+    Args:
+        extent: The compressed bytes.
+        compression: Gzip or zstd.
+        destination: The file to make.
+        label: What it is, for messages.
+
+    Returns:
+        The digests of the compressed and of the uncompressed bytes.
+
+    A truncated stream is not an error here: its digests tell.
+
+    Raises:
+        UntrustedDataError: The stream is malformed.
+        ServiceError: The disk is full.
+    """
+    before, after = hashlib.sha256(), hashlib.sha256()
+    chunks = _hashed(iterate(extent), before)
+    with writing(destination):
+        output = destination.open("wb", buffering=0)
+    with output:
+        try:
+            for plain in _gunzip(chunks) if compression is Compression.GZIP else _unzstd(chunks):
+                after.update(plain)
+                with writing(destination):
+                    write_all(output.fileno(), plain)
+        except (zlib.error, zstandard.ZstdError) as error:
+            raise UntrustedDataError(f"{label} is not valid {compression.name.lower()} data: {error}") from None
+    return f"sha256:{before.hexdigest()}", f"sha256:{after.hexdigest()}"
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of ``data``, however often the kernel stops early.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _hashed(chunks: Iterator[bytes], digest: Hash) -> Iterator[bytes]:
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+
+
+def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Decompress gzip members in pieces of at most 1 MiB, however well they were compressed."""
+    member = zlib.decompressobj(wbits=31)
+    for chunk in chunks:
+        data = chunk
+        while data:
+            if member.eof:
+                member = zlib.decompressobj(wbits=31)
+            yield member.decompress(data, _CHUNK)
+            data = member.unused_data if member.eof else member.unconsumed_tail
+        while not member.eof and (rest := member.decompress(b"", _CHUNK)):
+            yield rest
+
+
+def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Decompress zstd frames in pieces of at most 1 MiB."""
+    context = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
+    with context.stream_reader(
+        cast("BinaryIO", _ChunkReader(chunks)), read_size=_CHUNK, read_across_frames=True
+    ) as reader:
+        while piece := reader.read(_CHUNK):
+            yield piece
+
+
+class _ChunkReader(io.RawIOBase):
+    """What zstandard reads from: it asks for as much as a chunk has, or for the rest of one."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._rest or next(self._chunks, b"")
+        self._rest = data[size:]
+        return data[:size]

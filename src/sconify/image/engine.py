@@ -1,0 +1,125 @@
+"""The Docker engine, through its API."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+import requests
+import urllib3
+
+from sconify.errors import ServiceError, UserError
+from sconify.image.compression import write_all
+from sconify.image.storage import writing
+
+_CHUNK = 1 << 20
+_TIMEOUT = 900  # seconds without a byte: the engine is silent while it registers layers
+
+
+class ImageNotFoundError(UserError):
+    """No image of that name is there."""
+
+
+class Engine:
+    """A connection to the local Docker engine, found through ``DOCKER_HOST`` as the ``docker`` command does."""
+
+    def __init__(self) -> None:
+        """Connect.
+
+        Raises:
+            ServiceError: No engine answers.
+        """
+        try:
+            self._client = docker.from_env(timeout=_TIMEOUT)
+        except docker.errors.DockerException as error:
+            host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+            raise ServiceError(
+                f"the Docker engine at {host} can't be reached: {error}",
+                remedy="start it (systemctl start docker), or use docker-archive:PATH or oci:PATH",
+            ) from None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def inspect(self, name: str) -> dict[str, Any] | None:
+        """Return what ``docker image inspect`` shows, or None if there is no such image."""
+        with _requests(f"image {name} can't be inspected"):
+            try:
+                image: dict[str, Any] = self._client.api.inspect_image(name)  # type: ignore[no-untyped-call]
+            except docker.errors.NotFound:
+                return None
+        return image
+
+    def save(self, name: str, destination: Path) -> None:
+        """Write an image's archive into a new file.
+
+        Raises:
+            ImageNotFoundError: There is no such image.
+            ServiceError: The engine fails, or the disk is full.
+        """
+        try:
+            with _requests(f"image {name} can't be read from the Docker engine"), writing(destination):
+                stream = self._client.api.get_image(name, chunk_size=_CHUNK)
+                descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                try:
+                    for chunk in stream:
+                        write_all(descriptor, chunk)
+                finally:
+                    os.close(descriptor)
+        except docker.errors.NotFound:
+            raise ImageNotFoundError(
+                f"the Docker engine has no image {name}",
+                remedy=f"docker pull {name}, or give --from=docker-archive:PATH or --from=oci:PATH",
+            ) from None
+
+    def load(self, archive: Iterable[bytes]) -> None:
+        """Load an archive as ``docker load`` does.
+
+        Raises:
+            ServiceError: The engine refuses it or fails.
+        """
+        with _requests("the image can't be loaded into the Docker engine"):
+            for message in self._client.api.load_image(archive, quiet=True):  # type: ignore[no-untyped-call]
+                if "error" in message:
+                    raise ServiceError(f"the Docker engine refuses the image: {message['error']}")
+
+    def tag(self, name: str, new_name: str) -> None:
+        """Give an image one more name.
+
+        Raises:
+            ServiceError: The engine fails.
+        """
+        with _requests(f"image {name} can't be tagged {new_name}"):
+            self._client.api.tag(name, new_name)
+
+    def untag(self, name: str) -> bool:
+        """Remove a name, and with the last one the image; return whether it was there.
+
+        Raises:
+            ServiceError: The engine fails.
+        """
+        with _requests(f"image {name} can't be removed"):
+            try:
+                self._client.api.remove_image(name, force=True)
+            except docker.errors.NotFound:
+                return False
+        return True
+
+
+@contextmanager
+def _requests(what: str) -> Iterator[None]:
+    try:
+        yield
+    except docker.errors.NotFound:
+        raise
+    except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise ServiceError(f"{what}: {error}", remedy="look at the engine's log") from None
+    except json.JSONDecodeError as error:
+        raise ServiceError(f"{what}: the engine's answer is not JSON: {error}") from None

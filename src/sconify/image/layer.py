@@ -1,0 +1,110 @@
+"""Layers: where a layer's bytes are, and opening those that come with an image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from sconify.errors import UntrustedDataError
+from sconify.image.compression import Compression, decompress, detect, sha256
+from sconify.image.model import Extent
+
+MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One layer, stored on this machine, its digests computed from the bytes."""
+
+    blob: Extent
+    """The archive as it is stored and published, compressed or not."""
+    compression: Compression
+    digest: str
+    """Of ``blob``."""
+    diff_id: str
+    """Digest of the uncompressed archive."""
+
+    @property
+    def media_type(self) -> str:
+        """The layer's OCI media type."""
+        return MEDIA_TYPE + self.compression.value
+
+    @property
+    def size(self) -> int:
+        """Length of the stored blob in bytes."""
+        return self.blob.size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedLayer:
+    """A layer of a source image and its uncompressed archive."""
+
+    layer: Layer
+    archive: Extent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLayer:
+    """A layer as an image describes it: nothing here is verified."""
+
+    blob: Extent
+    diff_id: str
+    digest: str | None
+    """Of the blob; archives of Docker don't tell it."""
+
+
+def open_layers(
+    stored: Sequence[StoredLayer], *, workdir: Path, label: str, progress: Callable[[int], None]
+) -> list[OpenedLayer]:
+    """Verify layers and decompress those that are compressed.
+
+    Args:
+        stored: The lowest first.
+        workdir: Where uncompressed archives are written.
+        label: The image, for messages.
+        progress: Called with the size of each blob when it is done, from several threads.
+
+    Raises:
+        UntrustedDataError: A digest is not what the image says, or a compressed stream is malformed.
+        ServiceError: ``workdir`` is full.
+    """
+    unique = {(layer.blob, layer.diff_id, layer.digest): layer for layer in stored}
+
+    def opened(item: tuple[int, StoredLayer]) -> OpenedLayer:
+        number, layer = item
+        result = _open(layer, workdir / f"layer-{number}.tar", label)
+        progress(layer.blob.size)
+        return result
+
+    # Hashing and decompression release the interpreter's lock.
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        try:
+            results = dict(zip(unique, pool.map(opened, enumerate(unique.values())), strict=True))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [results[(layer.blob, layer.diff_id, layer.digest)] for layer in stored]
+
+
+def _open(stored: StoredLayer, destination: Path, image: str) -> OpenedLayer:
+    label = f"layer {stored.digest or stored.diff_id} of {image}"
+    compression = detect(stored.blob)
+    if compression is Compression.NONE:
+        digest = diff_id = sha256(stored.blob)
+        archive = stored.blob
+    else:
+        digest, diff_id = decompress(stored.blob, compression=compression, destination=destination, label=label)
+        archive = Extent(destination, 0, destination.stat().st_size)
+    if stored.digest not in {None, digest}:
+        raise UntrustedDataError(f"{label} was changed: its digest is {digest}, expected {stored.digest}")
+    if stored.diff_id != diff_id:
+        raise UntrustedDataError(
+            f"{label} was changed: the digest of its uncompressed archive is {diff_id}, "
+            f"expected {stored.diff_id} by the image's configuration"
+        )
+    return OpenedLayer(
+        layer=Layer(blob=stored.blob, compression=compression, digest=digest, diff_id=diff_id), archive=archive
+    )

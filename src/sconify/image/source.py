@@ -1,0 +1,179 @@
+"""Open images for reading, wherever they are."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+
+from sconify.errors import ServiceError, UserError
+from sconify.image import skopeo
+from sconify.image.archive import read_archive
+from sconify.image.config import ImageConfig
+from sconify.image.engine import Engine, ImageNotFoundError
+from sconify.image.layer import Layer, open_layers
+from sconify.image.layout import Find, StoredImage, read_layout
+from sconify.image.model import Extent
+from sconify.image.reference import ImageReference, Transport
+from sconify.image.rootfs import RootFileSystem
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, bytes done so far, and bytes in total if known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image, verified: the digests of its configuration and of all layers are right.
+
+    A context manager: leaving it removes what was written into ``workdir``; contents can't be read after that.
+    """
+
+    reference: ImageReference
+    """Where it was found: never a bare name."""
+    config: ImageConfig
+    id: str
+    """Digest of the configuration."""
+    digest: str | None
+    """Digest of the manifest; None for Docker's engine and archives, which have none."""
+    layers: tuple[Layer, ...]
+    root: RootFileSystem
+    size: int
+    """Of all uncompressed layers, in bytes."""
+    scratch: Path
+    """Directory with what had to be copied or decompressed."""
+
+    def __enter__(self) -> Image:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove what was written into the working directory."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def open_image(reference: ImageReference, *, workdir: Path, progress: Progress | None = None) -> Image:
+    """Open an image for reading.
+
+    Args:
+        reference: Its name. A bare one is looked for in the local Docker engine, podman's store and the registry.
+        workdir: An existing directory with room for the image, uncompressed.
+        progress: Is told how far it is, possibly from several threads.
+
+    Returns:
+        The image. Close it when its contents are no longer needed.
+
+    Raises:
+        UserError: There is no such image, or it can't be used (another platform, encrypted layers).
+        UntrustedDataError: It is malformed or a digest is wrong.
+        ServiceError: The engine, the registry or the disk fails.
+    """
+    report = progress or _silent
+    with _scratch(workdir) as scratch:
+        found, stored = _find(reference, scratch, report)
+        total = sum(layer.blob.size for layer in stored.layers)
+        opened = open_layers(stored.layers, workdir=scratch, label=str(found), progress=_Counter(report, total).add)
+        root = RootFileSystem.from_layers(
+            [(f"layer {item.layer.diff_id} of {found}", item.archive) for item in opened], workdir=scratch
+        )
+        return Image(
+            reference=found,
+            config=stored.config,
+            id=stored.id,
+            digest=stored.digest,
+            layers=tuple(item.layer for item in opened),
+            root=root,
+            size=sum(item.archive.size for item in opened),
+            scratch=scratch,
+        )
+
+
+def _silent(_step: str, _done: int, _total: int | None) -> None:
+    pass
+
+
+class _Counter:
+    def __init__(self, report: Progress, total: int) -> None:
+        self._report = report
+        self._total = total
+        self._done = 0
+        self._lock = Lock()
+
+    def add(self, size: int) -> None:
+        with self._lock:
+            self._done += size
+            self._report("verify layers", self._done, self._total)
+
+
+@contextmanager
+def _scratch(workdir: Path) -> Iterator[Path]:
+    """Make a directory of our own, which stays only if all goes well."""
+    scratch = Path(tempfile.mkdtemp(prefix="source-", dir=workdir))
+    try:
+        yield scratch
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _find(reference: ImageReference, scratch: Path, report: Progress) -> tuple[ImageReference, StoredImage]:
+    if reference.transport is not Transport.LOCAL:
+        return reference, _open(reference, scratch, report)
+    misses: list[str] = []
+    candidates = [reference.at(Transport.DOCKER_DAEMON)]
+    if skopeo.available():
+        candidates += [reference.at(Transport.CONTAINERS_STORAGE), reference.at(Transport.REGISTRY)]
+    for candidate in candidates:
+        try:
+            return candidate, _open(candidate, scratch, report)
+        except (ImageNotFoundError, ServiceError) as error:
+            misses.append(error.what)
+    raise UserError(
+        f"there is no image {reference}: {'; '.join(misses)}",
+        remedy=f"docker pull {reference}, or give --from=docker-archive:PATH or --from=oci:PATH",
+    )
+
+
+def _open(reference: ImageReference, scratch: Path, report: Progress) -> StoredImage:
+    report(f"read {reference}", 0, None)
+    if reference.transport is Transport.DOCKER_DAEMON:
+        return _open_engine(reference, scratch)
+    if reference.path is None:
+        copied = scratch / "copied"
+        skopeo.copy(str(reference), f"oci:{copied}:image")
+        return read_layout(_files_of(copied), label=str(reference), tag="image", digest=None)
+    if reference.transport is Transport.OCI:
+        if not reference.path.is_dir():
+            raise ImageNotFoundError(f"{reference.path} is no directory", remedy="give oci:PATH of an OCI image layout")
+        return read_layout(_files_of(reference.path), label=str(reference), tag=reference.tag, digest=reference.digest)
+    if not reference.path.is_file():
+        raise ImageNotFoundError(f"{reference.path} is no file", remedy=f"give {reference.transport.value}:PATH")
+    return read_archive(
+        reference.path, label=str(reference), workdir=scratch, tag=reference.tag, digest=reference.digest
+    )
+
+
+def _open_engine(reference: ImageReference, scratch: Path) -> StoredImage:
+    archive = scratch / "saved.tar"
+    engine = Engine()
+    try:
+        engine.save(reference.where, archive)
+    finally:
+        engine.close()
+    return read_archive(archive, label=str(reference), workdir=scratch)
+
+
+def _files_of(directory: Path) -> Find:
+    def find(name: str) -> Extent | None:
+        path = directory / name
+        return Extent(path, 0, path.stat().st_size) if path.is_file() else None
+
+    return find

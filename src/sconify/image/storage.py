@@ -1,0 +1,59 @@
+"""Errors of the disks that we read and write, as people should see them."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sconify.errors import ServiceError, UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write into our errors.
+
+    Args:
+        path: What is written, or the directory that it is written in.
+
+    Raises:
+        ServiceError: The disk is full or failed.
+        UserError: The path can't be written: permission, missing parent, a file where a directory is needed.
+    """
+    try:
+        yield
+    except OSError as error:
+        directory = path if path.is_dir() else path.parent
+        if error.errno in _FULL:
+            raise ServiceError(
+                f"no space is left in {directory} while {path} was written",
+                remedy="free space there, or set TMPDIR to a directory on a larger disk",
+            ) from None
+        if error.errno in {errno.EIO, errno.EFBIG}:
+            raise ServiceError(f"{path} can't be written: {error.strerror}") from None
+        raise UserError(
+            f"{path} can't be written: {error.strerror or error}",
+            remedy=f"check that {directory} exists and is writable",
+        ) from None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to read into our errors.
+
+    Args:
+        path: What is read.
+
+    Raises:
+        UserError: The path does not exist or can't be read.
+        ServiceError: The disk failed.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise ServiceError(f"{path} can't be read: {error.strerror}") from None
+        raise UserError(f"{path} can't be read: {error.strerror or error}") from None
