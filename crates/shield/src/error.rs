@@ -88,6 +88,14 @@ pub enum ShieldError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A source that the builder was given changed or never had the size that was given for it.
+    #[error("{path}: {reason}")]
+    BadSource {
+        /// The path of the file that it should become.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The caller's progress function asked to stop.
     #[error("building was cancelled")]
     Cancelled,

@@ -7,7 +7,8 @@ use std::thread;
 use zeroize::Zeroizing;
 
 use crate::error::{display, ShieldError};
-use crate::index::{Chunk, Entry, Index, Kind, Pack, Storage, PACK_HEADER_SIZE};
+use crate::index::pack::HEADER_SIZE;
+use crate::index::{Chunk, Entry, Index, Kind, Pack, Storage};
 use crate::read_at::{read_full, ReadAt};
 use crate::CHUNK_SIZE;
 
@@ -55,7 +56,7 @@ impl<R: ReadAt> PackReader<R> {
                 "it has {found} bytes, expected {expected}"
             )));
         }
-        let mut header = [0; PACK_HEADER_SIZE];
+        let mut header = [0; HEADER_SIZE];
         read_full(&reader, &mut header, 0).map_err(|error| ShieldError::io(file(), error))?;
         if header != pack.header() {
             return Err(corrupt(
@@ -171,8 +172,12 @@ impl<R: ReadAt> PackReader<R> {
         R: Sync,
     {
         // Each share ends at the end of a chunk, so that no chunk is decrypted twice.
-        let share = (target.len() / threads).next_multiple_of(CHUNK_SIZE);
-        let head = (share - offset as usize % CHUNK_SIZE).min(target.len());
+        let skipped = (offset % CHUNK_SIZE as u64) as usize;
+        let share = (skipped + target.len())
+            .div_ceil(threads)
+            .next_multiple_of(CHUNK_SIZE)
+            .max(CHUNK_SIZE);
+        let head = target.len().min(share - skipped);
         let (own, others) = target.split_at_mut(head);
         thread::scope(|scope| {
             let mut position = offset + head as u64;

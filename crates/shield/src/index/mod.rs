@@ -1,16 +1,17 @@
 //! The index: what exists, with which metadata and content, and which region each path belongs to (format, section 3).
 
 mod entry;
-mod pack;
+pub(crate) mod pack;
 mod parse;
 mod region;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+pub(crate) use entry::{type_byte, STORAGE_PACKED, STORAGE_PLAIN};
 pub use entry::{Entry, EntryId, Kind, Storage};
+pub(crate) use pack::Chunk;
 pub use pack::Pack;
-pub(crate) use pack::{Chunk, HEADER_SIZE as PACK_HEADER_SIZE};
 pub use region::{Region, RegionKind};
 
 use crate::cipher::{Opener, NONCE_SIZE, TAG_SIZE};

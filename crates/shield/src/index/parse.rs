@@ -20,7 +20,7 @@ pub(super) fn corrupt(reason: String) -> ShieldError {
 
 impl Index {
     /// Parses a body that has been authenticated. Reserves memory for what is there, never for what a count claims.
-    pub(super) fn parse(body: Vec<u8>, key: &FileSystemKey) -> Result<Self, ShieldError> {
+    pub(crate) fn parse(body: Vec<u8>, key: &FileSystemKey) -> Result<Self, ShieldError> {
         let mut decoder = Decoder::new(&body);
         let regions = parse_regions(&mut decoder)?;
         let count = decoder.u32()?;
