@@ -102,7 +102,8 @@ def connect(
         config: The client's records; a CAS whose key changed since is refused.
         identity: Who asks; None takes the one of the records.
         allow_debug: Accept a CAS in debug mode and evidence that anybody can forge.
-        expected_key: SHA-256 of the CAS key's SubjectPublicKeyInfo; None accepts any key that is attested.
+        expected_key: SHA-256 of the CAS key's SubjectPublicKeyInfo, which counts more than the records; None accepts
+            the recorded key, or any key that is attested when there is no record.
         timeout: Seconds that one request may take.
         retries: How often a CAS that can't be reached is tried again; None takes SCONE_CLI_RETRIES, or 3.
 
@@ -113,7 +114,7 @@ def connect(
     """
     identity = identity or config.identity()
     cas = attest_cas(address, allow_debug=allow_debug, expected_key=expected_key, timeout=timeout, retries=retries)
-    config.record(cas)
+    config.record(cas, replace=expected_key is not None)
     return CasClient(cas, identity=identity, timeout=timeout, retries=retries)
 
 

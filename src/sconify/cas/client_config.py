@@ -100,8 +100,12 @@ class ClientConfig:
             raise self._damaged('"default_cas" is no text')
         return CasAddress.parse(text)
 
-    def record(self, cas: AttestedCas) -> None:
+    def record(self, cas: AttestedCas, *, replace: bool = False) -> None:
         """Record an attested CAS; the first one becomes the default.
+
+        Args:
+            cas: The attested CAS.
+            replace: It was attested against a key that the caller knows, so another one on record does not count.
 
         Raises:
             UntrustedDataError: The CAS at this address had another key when it was attested before.
@@ -111,8 +115,8 @@ class ClientConfig:
         with self._changing() as document:
             records = self._cas_db(document)
             known = records.get(str(cas.address))
-            if known is not None:
-                self.check_same_key(self._parse_record(cas.address, known), cas)
+            if known is not None and not replace:
+                self._check_same_key(self._parse_record(cas.address, known), cas)
             records[str(cas.address)] = {
                 "key_hash": cas.key_hash,
                 "key_sha256": cas.key_sha256.hex(),
@@ -143,12 +147,7 @@ class ClientConfig:
                 del document["default_cas"]
         return True
 
-    def check_same_key(self, known: AttestedCas, now: AttestedCas) -> None:
-        """Refuse a CAS whose key is not the recorded one.
-
-        Raises:
-            UntrustedDataError: The keys differ.
-        """
+    def _check_same_key(self, known: AttestedCas, now: AttestedCas) -> None:
         if known.key_sha256 != now.key_sha256:
             raise UntrustedDataError(
                 f"the CAS at {now.address} has another key than when it was attested at {known.attested_at}: "

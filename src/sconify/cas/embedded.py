@@ -1,0 +1,319 @@
+"""The embedded CAS and LAS: started on this machine when an image is converted without ``--cas``, for tests.
+
+Both run detached, in debug mode, and stay until they are stopped or the machine is. They listen on the loopback address
+and on the container bridges of this machine, never on its outer interfaces. Their state, in ``$XDG_DATA_HOME/sconify``
+(by default ``~/.local/share/sconify``), is::
+
+    lock            held while somebody starts or stops them
+    services.json   processes, addresses, ports and key of the running or last run services
+    cas/            the store of the CAS
+    cas.log las.log
+
+Addresses are written into converted images, so the ports of the last run are taken again whenever they are free.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sconify import __version__
+from sconify.cas.attest import attest_cas
+from sconify.cas.attested import DEFAULT_CLIENT_PORT, CasAddress
+from sconify.cas.bridges import bridge_addresses
+from sconify.cas.daemon import Daemon
+from sconify.errors import ServiceError, UntrustedDataError
+from sconify.las.request import DEFAULT_PORT as DEFAULT_LAS_PORT
+from sconify.las.request import LasAddress, request_info
+
+DEFAULT_ENCLAVE_PORT = 18765
+
+_Answer = TypeVar("_Answer")
+
+_LOOPBACK = "127.0.0.1"
+_READY_TIMEOUT = 30.0
+_PROBE_TIMEOUT = 5.0
+_POLL = 0.05
+_PORT_ATTEMPTS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedServices:
+    """The embedded CAS and LAS, running.
+
+    Attributes:
+        cas_host: Host of the CAS's client API, for programs on this machine.
+        client_port: Port of the client API, on the loopback address only.
+        enclave_port: Port of the enclave API.
+        las_port: Port of the LAS.
+        addresses: What enclave API and LAS listen on: the loopback address and the container bridges.
+        key: SHA-256 of the CAS key's SubjectPublicKeyInfo, 32 bytes.
+        started: Whether this call started them.
+        cas: The process of the CAS.
+        las: The process of the LAS.
+    """
+
+    cas_host: str
+    client_port: int
+    enclave_port: int
+    las_port: int
+    addresses: tuple[str, ...]
+    key: bytes
+    started: bool
+    cas: Daemon
+    las: Daemon
+
+    @property
+    def cas_address(self) -> str:
+        """``SCONE_CAS_ADDR`` for containers: the runtime goes on from ``localhost`` to its default gateway."""
+        return f"localhost:{self.enclave_port}"
+
+    @property
+    def las_address(self) -> str:
+        """``SCONE_LAS_ADDR`` for containers."""
+        return f"localhost:{self.las_port}"
+
+
+@dataclass(frozen=True)
+class _Ports:
+    client: int = DEFAULT_CLIENT_PORT
+    enclave: int = DEFAULT_ENCLAVE_PORT
+    las: int = DEFAULT_LAS_PORT
+
+
+@dataclass(frozen=True)
+class _State:
+    """What ``services.json`` says; ``key`` is None until the CAS was ready once."""
+
+    version: str
+    addresses: tuple[str, ...]
+    ports: _Ports
+    key: bytes | None
+    cas: Daemon
+    las: Daemon
+
+
+def default_state_directory() -> Path:
+    """Return ``$XDG_DATA_HOME/sconify``, or ``~/.local/share/sconify``."""
+    base = os.environ.get("XDG_DATA_HOME")
+    # The XDG specification says to pass over a relative path.
+    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "share") / "sconify"
+
+
+def ensure_embedded(state_dir: Path | None = None) -> EmbeddedServices:
+    """Return the embedded services; start them, or start them anew when they can't be used as they are.
+
+    They are started anew when one of them died or hangs, when they are of another version of this program, and when a
+    container bridge has appeared that they do not listen on.
+
+    Args:
+        state_dir: Where their state is; None takes the default.
+
+    Raises:
+        ServiceError: They could not be started in time; the message has the end of the log.
+    """
+    state_dir = state_dir or default_state_directory()
+    with _locked(state_dir):
+        addresses = (_LOOPBACK, *bridge_addresses())
+        state = _read_state(state_dir)
+        if state is not None:
+            if state.version == __version__ and set(addresses) <= set(state.addresses) and _is_ready(state):
+                return _services(state, started=False)
+            state.cas.stop()
+            state.las.stop()
+        ports = _free_ports(state.ports if state else _Ports(), addresses)
+        return _services(_start(state_dir, addresses, ports), started=True)
+
+
+def embedded_status(state_dir: Path | None = None) -> EmbeddedServices | None:
+    """Return the embedded services if they run and answer, or None.
+
+    Raises:
+        ServiceError: The state can't be read.
+    """
+    state_dir = state_dir or default_state_directory()
+    if not state_dir.exists():
+        return None
+    with _locked(state_dir):
+        state = _read_state(state_dir)
+        return _services(state, started=False) if state is not None and _is_ready(state) else None
+
+
+def stop_embedded(state_dir: Path | None = None) -> bool:
+    """Stop the embedded services; what the CAS stores stays.
+
+    Returns:
+        Whether any of them ran.
+
+    Raises:
+        ServiceError: The state can't be read.
+    """
+    state_dir = state_dir or default_state_directory()
+    if not state_dir.exists():
+        return False
+    with _locked(state_dir):
+        state = _read_state(state_dir)
+        if state is None:
+            return False
+        ran = [state.cas.stop(), state.las.stop()]
+        return any(ran)
+
+
+def _start(state_dir: Path, addresses: tuple[str, ...], ports: _Ports) -> _State:
+    las_listen = [f"--listen={address}:{ports.las}" for address in addresses]
+    las = Daemon.start(["las", "serve", *las_listen], log=state_dir / "las.log")
+    enclave_listen = [f"--enclave-listen={address}:{ports.enclave}" for address in addresses]
+    cas = Daemon.start(
+        [
+            *("cas", "serve", "--debug", f"--state-dir={state_dir / 'cas'}", f"--las={_LOOPBACK}:{ports.las}"),
+            f"--listen={_LOOPBACK}:{ports.client}",
+            *enclave_listen,
+        ],
+        log=state_dir / "cas.log",
+    )
+    state = _State(__version__, addresses, ports, None, cas, las)
+    try:
+        # Written before anybody waits, so that a command that is killed here leaves nothing that can't be found.
+        _write_state(state_dir, state)
+        deadline = time.monotonic() + _READY_TIMEOUT
+        _wait(las, deadline, lambda: request_info(LasAddress(_LOOPBACK, ports.las, None), timeout=_PROBE_TIMEOUT))
+        key = _wait(cas, deadline, lambda: _attested_key(ports))
+        state = _State(__version__, addresses, ports, key, cas, las)
+        _write_state(state_dir, state)
+    except BaseException:
+        cas.stop()
+        las.stop()
+        raise
+    return state
+
+
+def _wait(daemon: Daemon, deadline: float, probe: Callable[[], _Answer]) -> _Answer:
+    """Return what a probe gives as soon as it succeeds."""
+    while True:
+        try:
+            answer = probe()
+        except ServiceError as error:
+            if daemon.is_alive() and time.monotonic() < deadline:
+                time.sleep(_POLL)
+                continue
+            cause: ServiceError | None = error
+        else:
+            # Somebody else may have taken the port first: then the daemon ended, and the answer is not its own.
+            if daemon.is_alive():
+                return answer
+            cause = None
+        name = daemon.log.stem.upper()
+        how = f"did not answer within {_READY_TIMEOUT:g} s" if daemon.is_alive() else "ended at once"
+        raise ServiceError(
+            f"the embedded {name} {how}; the end of its log:\n{daemon.log_tail()}",
+            remedy=f"see {daemon.log}, or name a CAS with --cas=HOST:PORT",
+        ) from cause
+
+
+def _is_ready(state: _State) -> bool:
+    if state.key is None or not (state.cas.is_alive() and state.las.is_alive()):
+        return False
+    try:
+        request_info(LasAddress(_LOOPBACK, state.ports.las, None), timeout=_PROBE_TIMEOUT)
+        return _attested_key(state.ports) == state.key
+    except (ServiceError, UntrustedDataError):
+        return False
+
+
+def _attested_key(ports: _Ports) -> bytes:
+    address = CasAddress(_LOOPBACK, ports.client)
+    return attest_cas(address, allow_debug=True, timeout=_PROBE_TIMEOUT, retries=0).key_sha256
+
+
+def _free_ports(wanted: _Ports, addresses: tuple[str, ...]) -> _Ports:
+    client = _free_port(wanted.client, (_LOOPBACK,), taken=())
+    enclave = _free_port(wanted.enclave, addresses, taken=(client,))
+    return _Ports(client, enclave, _free_port(wanted.las, addresses, taken=(client, enclave)))
+
+
+def _free_port(wanted: int, addresses: tuple[str, ...], *, taken: tuple[int, ...]) -> int:
+    """Return the wanted port if it is free on all addresses, or else another one that is."""
+    for candidate in (wanted, *(0 for _ in range(_PORT_ATTEMPTS))):
+        with suppress(OSError):
+            with socket.create_server((_LOOPBACK, candidate)) as probe:
+                port: int = probe.getsockname()[1]
+            for address in addresses:
+                socket.create_server((address, port)).close()
+            if port not in taken:
+                return port
+    raise ServiceError(
+        f"no port is free on all of {', '.join(addresses)} for the embedded services",
+        remedy="name a CAS with --cas=HOST:PORT",
+    )
+
+
+def _services(state: _State, *, started: bool) -> EmbeddedServices:
+    assert state.key is not None
+    return EmbeddedServices(
+        cas_host=_LOOPBACK,
+        client_port=state.ports.client,
+        enclave_port=state.ports.enclave,
+        las_port=state.ports.las,
+        addresses=state.addresses,
+        key=state.key,
+        started=started,
+        cas=state.cas,
+        las=state.las,
+    )
+
+
+@contextmanager
+def _locked(state_dir: Path) -> Iterator[None]:
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state_dir.chmod(0o700)
+        with (state_dir / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise ServiceError(
+            f"the state of the embedded services in {state_dir} can't be used: {error.strerror or error}",
+            remedy="set XDG_DATA_HOME to a directory of your own, or name a CAS with --cas=HOST:PORT",
+        ) from error
+
+
+def _read_state(state_dir: Path) -> _State | None:
+    """Return the recorded state; a file that is missing or damaged records nothing."""
+    try:
+        document: Any = json.loads((state_dir / "services.json").read_bytes())
+        client, enclave, las = (document["ports"][name] for name in ("client", "enclave", "las"))
+        key = document["key"]
+        if not all(isinstance(port, int) and 0 < port < 65536 for port in (client, enclave, las)):
+            raise ValueError("no ports")
+        return _State(
+            str(document["version"]),
+            tuple(str(address) for address in document["addresses"]),
+            _Ports(client, enclave, las),
+            None if key is None else bytes.fromhex(key),
+            Daemon.from_json(document["cas"], log=state_dir / "cas.log"),
+            Daemon.from_json(document["las"], log=state_dir / "las.log"),
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _write_state(state_dir: Path, state: _State) -> None:
+    document = {
+        "version": state.version,
+        "addresses": list(state.addresses),
+        "ports": {"client": state.ports.client, "enclave": state.ports.enclave, "las": state.ports.las},
+        "key": None if state.key is None else state.key.hex(),
+        "cas": state.cas.to_json(),
+        "las": state.las.to_json(),
+    }
+    new = state_dir / "services.json.new"
+    new.write_text(json.dumps(document, indent=2) + "\n")
+    new.replace(state_dir / "services.json")
