@@ -1,7 +1,7 @@
 """Evidence of the simulated platform: the real protocol without hardware (docs/protocol.md, section 7).
 
-The signing key is public, so this evidence proves nothing about hardware. It has its own kind, and is accepted only where
-the server's mode and the policy both allow it (``sconify.attestation.judge``).
+The signing key is public, so this evidence proves nothing about hardware. It has its own kind, and is accepted only
+where the server's mode and the policy both allow it (``sconify.attestation.judge``).
 """
 
 from __future__ import annotations

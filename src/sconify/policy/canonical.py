@@ -10,8 +10,8 @@ from sconify.errors import BugError
 def canonical_json(value: object) -> bytes:
     """Encode a value so that equal values give equal bytes.
 
-    Keys are sorted by code point, there is no white space and no escaping beyond what JSON demands. Floats and null have
-    no place in it: they have no single spelling, or would make an absent member look like a present one.
+    Keys are sorted by code point, there is no white space and no escaping beyond what JSON demands. Floats and null
+    have no place in it: they have no single spelling, or would make an absent member look like a present one.
 
     Args:
         value: Objects with string keys, lists or tuples, strings, integers and booleans.

@@ -1,8 +1,8 @@
 """YAML text to plain data, with the line and column of everything.
 
-The language is YAML 1.2's core schema: only ``null``, ``true``, ``false`` and numbers are more than text (so ``no`` and
-dates are text), numbers keep their spelling, keys are text. Anchors and aliases are allowed; tags, merge keys, duplicate
-keys and several documents are not. Sizes are bounded before anything is expanded.
+The language is YAML 1.2's core schema: only ``null``, ``true``, ``false`` and numbers are more than text (so ``no``
+and dates are text), numbers keep their spelling, keys are text. Anchors and aliases are allowed; tags, merge keys,
+duplicate keys and several documents are not. Sizes are bounded before anything is expanded.
 """
 
 from __future__ import annotations

@@ -30,9 +30,9 @@ def parse_session(text: str) -> Session:
 def session_hash(session: Session) -> str:
     """Return the hash of a session: 64 hex digits.
 
-    It is the SHA-256 of the canonical JSON of the normalised model without members that have their default value (so an
-    extension of the language does not change old hashes), with ``creator`` if set. The text that was uploaded and the text
-    that is read back differ in ``creator`` only.
+    It is the SHA-256 of the canonical JSON of the normalised model without members that have their default value (so
+    an extension of the language does not change old hashes), with ``creator`` if set. The text that was uploaded and
+    the text that is read back differ in ``creator`` only.
     """
     model = session.model_dump(mode="json", exclude_defaults=True)
     return hashlib.sha256(_HASH_DOMAIN + canonical_json(model)).hexdigest()

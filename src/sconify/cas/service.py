@@ -1,0 +1,53 @@
+"""A CAS put together: store, key, sessions, release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sconify.attestation.judge import Mode
+from sconify.cas.api import ClientApi, EnclaveApi
+from sconify.cas.audit import AuditLog
+from sconify.cas.catalog import Catalog
+from sconify.cas.keys import CasKey, load_cas_key
+from sconify.cas.master_key import FileMasterKey, MasterKeyProvider
+from sconify.cas.release import Release
+from sconify.cas.sessions import Sessions
+from sconify.cas.store import Store
+
+MASTER_KEY_FILE = "master.key"
+AUDIT_LOG = "audit.jsonl"
+
+
+class Cas:
+    """A CAS without its network.
+
+    Args:
+        state_dir: Where it keeps everything; made if it does not exist.
+        mode: Debug accepts simulated evidence where a policy tolerates it, production never.
+        master_key: Gives the key of the store; None: ``master.key`` in the state directory.
+
+    Raises:
+        UserError: The master key is missing or is another store's.
+        ServiceError: The state directory can't be used.
+    """
+
+    key: CasKey
+    client_api: ClientApi
+    enclave_api: EnclaveApi
+
+    def __init__(self, state_dir: Path, *, mode: Mode, master_key: MasterKeyProvider | None = None) -> None:
+        self._store = Store(state_dir, master_key=master_key or FileMasterKey(state_dir / MASTER_KEY_FILE))
+        self._audit = AuditLog(state_dir / AUDIT_LOG)
+        self.key = load_cas_key(self._store)
+        catalog = Catalog(self._store)
+        sessions = Sessions(self._store, catalog=catalog, audit=self._audit)
+        release = Release(self._store, catalog=catalog, key=self.key, mode=mode, audit=self._audit)
+        self.client_api = ClientApi(sessions, key=self.key, mode=mode)
+        self.enclave_api = EnclaveApi(release)
+        self._audit.record("cas started", mode=mode.value, key=self.key.key_hash)
+
+    def close(self) -> None:
+        """Record the end and close the store."""
+        self._audit.record("cas stopped")
+        self._audit.close()
+        self._store.close()

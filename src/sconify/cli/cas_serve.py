@@ -1,0 +1,119 @@
+"""``sconify cas serve``: run a CAS."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import click
+
+from sconify.attestation.judge import Mode
+from sconify.cas.master_key import FileMasterKey
+from sconify.cas.server import Address, CasServer
+from sconify.cas.service import Cas
+from sconify.errors import ServiceError
+
+DEFAULT_STATE_DIR = Path("~/.local/share/sconify/cas").expanduser()
+
+
+class _AddressType(click.ParamType[Address]):
+    """``HOST:PORT``, ``[IPv6]:PORT`` or ``:PORT`` (all addresses)."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        """Parse an address."""
+        if isinstance(value, Address):
+            return value
+        host, separator, port = str(value).rpartition(":")
+        if not separator or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            self.fail(f"got {value!r}, expected HOST:PORT with a port from 0 (a free one) to 65535", param, ctx)
+        return Address(host=host.removeprefix("[").removesuffix("]") or "0.0.0.0", port=int(port))  # noqa: S104
+
+
+@click.command()
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_STATE_DIR,
+    help="Where the CAS keeps its store and audit log.  [default: ~/.local/share/sconify/cas]",
+)
+@click.option(
+    "--client-listen",
+    type=_AddressType(),
+    multiple=True,
+    default=["0.0.0.0:8081"],
+    show_default=True,
+    help="Address of the client API; may be repeated.",
+)
+@click.option(
+    "--enclave-listen",
+    type=_AddressType(),
+    multiple=True,
+    default=["0.0.0.0:18765"],
+    show_default=True,
+    help="Address of the enclave API; may be repeated.",
+)
+@click.option(
+    "--debug/--production",
+    "debug",
+    default=False,
+    help="Debug accepts simulated evidence where a policy tolerates it: for tests only.  [default: production]",
+)
+@click.option(
+    "--master-key-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Key that encrypts the store; made at first start.  [default: master.key in the state directory]",
+)
+@click.option("--ready-fd", type=click.IntRange(min=1), help="Write a line to this descriptor when the CAS serves.")
+@click.option("--quiet", is_flag=True, help="Log warnings and errors only, not each request.")
+def serve(
+    *,
+    state_dir: Path,
+    client_listen: tuple[Address, ...],
+    enclave_listen: tuple[Address, ...],
+    debug: bool,
+    master_key_file: Path | None,
+    ready_fd: int | None,
+    quiet: bool,
+) -> None:
+    """Run a CAS until SIGTERM or SIGINT."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO if not quiet else logging.WARNING, format="%(asctime)s %(message)s"
+    )
+    # Alembic reports each start at this level.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    mode = Mode.DEBUG if debug else Mode.PRODUCTION
+    provider = FileMasterKey(master_key_file) if master_key_file is not None else None
+    cas = Cas(state_dir, mode=mode, master_key=provider)
+    try:
+        with CasServer(cas, client_addresses=client_listen, enclave_addresses=enclave_listen) as server:
+            click.echo(f"CAS key hash: {cas.key.key_hash}")
+            click.echo(f"CAS key: {cas.key.pin}")
+            click.echo(f"Mode: {mode.value}")
+            for address in server.client_addresses:
+                click.echo(f"Client API: https://{address}")
+            for address in server.enclave_addresses:
+                click.echo(f"Enclave API: https://{address}")
+            sys.stdout.flush()
+            if ready_fd is not None:
+                _notify(ready_fd)
+            while not stop.wait(1):
+                server.check()
+    finally:
+        cas.close()
+
+
+def _notify(descriptor: int) -> None:
+    try:
+        os.write(descriptor, b"ready\n")
+        os.close(descriptor)
+    except OSError as error:
+        raise ServiceError(f"--ready-fd={descriptor}: {error.strerror}", remedy="pass an open descriptor") from None
