@@ -64,20 +64,20 @@ class Engine:
             ImageNotFoundError: There is no such image.
             ServiceError: The engine fails, or the disk is full.
         """
+        with writing(destination):
+            descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            with _requests(f"image {name} can't be read from the Docker engine"), writing(destination):
-                stream = self._client.api.get_image(name, chunk_size=_CHUNK)
-                descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                try:
-                    for chunk in stream:
+            with _requests(f"image {name} can't be read from the Docker engine"):
+                for chunk in self._client.api.get_image(name, chunk_size=_CHUNK):
+                    with writing(destination):
                         write_all(descriptor, chunk)
-                finally:
-                    os.close(descriptor)
         except docker.errors.NotFound:
             raise ImageNotFoundError(
                 f"the Docker engine has no image {name}",
                 remedy=f"docker pull {name}, or give --from=docker-archive:PATH or --from=oci:PATH",
             ) from None
+        finally:
+            os.close(descriptor)
 
     def load(self, archive: Iterable[bytes]) -> None:
         """Load an archive as ``docker load`` does.
