@@ -1,0 +1,21 @@
+"""Interpreters whose libraries are taken along: one file for each, and the list of them."""
+
+from __future__ import annotations
+
+from sconify.program.binary import Program
+from sconify.program.services.python import Python
+from sconify.program.services.service import Inclusion, Service, ServiceLibraries
+
+SERVICES: tuple[Service, ...] = (Python(),)
+"""Every service that is known; a new one is one more class in a file of its own, and one more element here."""
+
+SUPPORTED = "\n".join(f"{service.name}: {service.description}" for service in SERVICES)
+"""What ``--help`` says about them, one line each."""
+
+
+def service_of(program: Program) -> Service | None:
+    """Return the service that ``program`` is the interpreter of; None if it is none that is known."""
+    return next((service for service in SERVICES if service.recognises(program)), None)
+
+
+__all__ = ["SERVICES", "SUPPORTED", "Inclusion", "Service", "ServiceLibraries", "service_of"]
