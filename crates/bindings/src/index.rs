@@ -1,0 +1,168 @@
+//! `Index`.
+
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use pyo3::exceptions::{PyKeyError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+use sconify_shield::{Entry, Kind, PackReader, RootTag, Storage};
+
+use crate::builder::key_from_bytes;
+use crate::{io_error, to_python};
+
+/// A verified index.
+#[pyclass(frozen, module = "sconify._shield")]
+pub struct Index(sconify_shield::Index);
+
+#[pymethods]
+impl Index {
+    #[staticmethod]
+    fn open(py: Python<'_>, path: PathBuf, key: &[u8], tag: &[u8]) -> PyResult<Self> {
+        let key = key_from_bytes(key)?;
+        let tag = RootTag::new(tag.try_into().map_err(|_| {
+            PyValueError::new_err(format!("the tag has {} bytes, expected 16", tag.len()))
+        })?);
+        py.detach(|| {
+            let bytes = std::fs::read(&path).map_err(|error| io_error(&path, error))?;
+            sconify_shield::Index::open(&bytes, &key, &tag)
+        })
+        .map(Self)
+        .map_err(to_python)
+    }
+
+    fn paths<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.0
+            .entries()
+            .map(|entry| PyBytes::new(py, entry.path()))
+            .collect()
+    }
+
+    fn regions<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, &'static str, &str)> {
+        let regions = self.0.regions().iter();
+        regions
+            .map(|region| {
+                (
+                    PyBytes::new(py, region.prefix()),
+                    region.kind().name(),
+                    region.reason(),
+                )
+            })
+            .collect()
+    }
+
+    fn omitted<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.0
+            .omitted()
+            .map(|path| PyBytes::new(py, path))
+            .collect()
+    }
+
+    fn entry<'py>(&self, py: Python<'py>, path: &[u8]) -> PyResult<Bound<'py, PyDict>> {
+        let entry = self.find(path)?;
+        let fields = PyDict::new(py);
+        let region = self.0.region_of(path).map(|region| region.kind().name());
+        fields.set_item("mode", entry.mode())?;
+        fields.set_item("uid", entry.uid())?;
+        fields.set_item("gid", entry.gid())?;
+        fields.set_item("mtime", entry.mtime())?;
+        fields.set_item("mtime_nsec", entry.mtime_nsec())?;
+        fields.set_item("inode", entry.inode())?;
+        fields.set_item("nlink", entry.nlink())?;
+        fields.set_item("size", entry.size())?;
+        fields.set_item("region", region)?;
+        let xattrs = PyDict::new(py);
+        for (name, value) in entry.xattrs() {
+            xattrs.set_item(PyBytes::new(py, name), PyBytes::new(py, value))?;
+        }
+        fields.set_item("xattrs", xattrs)?;
+        let letter = match entry.kind() {
+            Kind::File { storage, .. } => {
+                match storage {
+                    Storage::Packed { pack, .. } => fields.set_item("pack", pack)?,
+                    Storage::Plain { sha256 } => {
+                        fields.set_item("sha256", PyBytes::new(py, sha256))?
+                    }
+                }
+                "-"
+            }
+            Kind::Directory => "d",
+            Kind::Symlink { target } => {
+                fields.set_item("target", PyBytes::new(py, target))?;
+                "l"
+            }
+            Kind::CharDevice { major, minor } => {
+                fields.set_item("device", (major, minor))?;
+                "c"
+            }
+            Kind::BlockDevice { major, minor } => {
+                fields.set_item("device", (major, minor))?;
+                "b"
+            }
+            Kind::Fifo => "p",
+        };
+        fields.set_item("type", letter)?;
+        Ok(fields)
+    }
+
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        path: &[u8],
+        root: PathBuf,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let entry = self.find(path)?;
+        let content = py
+            .detach(|| self.content(entry, &root))
+            .map_err(to_python)?;
+        Ok(PyBytes::new(py, &content))
+    }
+}
+
+impl Index {
+    fn find(&self, path: &[u8]) -> PyResult<Entry<'_>> {
+        self.0.lookup(path).ok_or_else(|| {
+            PyKeyError::new_err(format!(
+                "the index does not list {}",
+                String::from_utf8_lossy(path)
+            ))
+        })
+    }
+
+    fn content(
+        &self,
+        entry: Entry<'_>,
+        root: &Path,
+    ) -> Result<Vec<u8>, sconify_shield::ShieldError> {
+        let Kind::File { size, storage } = entry.kind() else {
+            return Err(sconify_shield::ShieldError::BadInput {
+                what: String::from_utf8_lossy(entry.path()).into_owned(),
+                reason: "it is not a file".to_owned(),
+            });
+        };
+        let open = |path: &[u8]| {
+            let path = root.join(Path::new(std::ffi::OsStr::from_bytes(&path[1..])));
+            File::open(&path).map_err(|error| io_error(&path, error))
+        };
+        match storage {
+            Storage::Packed { pack, .. } => {
+                let file = open(self.0.packs()[pack as usize].file())?;
+                let reader = PackReader::open(file, &self.0, pack)?;
+                let mut content = vec![0; size as usize];
+                reader.read_file(entry, &mut content, threads())?;
+                Ok(content)
+            }
+            Storage::Plain { .. } => {
+                let file = open(entry.path())?;
+                let mut content = vec![0; size as usize];
+                sconify_shield::read_plain(entry, &file, &mut content)?;
+                Ok(content)
+            }
+        }
+    }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

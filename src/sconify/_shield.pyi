@@ -1,0 +1,161 @@
+"""The protected-file format, implemented in Rust (crates/shield, crates/bindings) as docs/format.md specifies it.
+
+Paths are bytes: absolute and normal. Files of this machine are named by str. The interpreter lock is released during
+work on files. Errors: ``ShieldError`` for what the format refuses, ``OSError`` for what the operating system refuses,
+``ValueError`` for arguments that are not well formed.
+"""
+
+from collections.abc import Callable
+from typing import final
+
+class ShieldError(Exception):
+    """The format refuses what it was given: data that fails a check, or input that it can't express."""
+
+@final
+class Builder:
+    """Collects what a protected file system shall hold, then writes it; for one use.
+
+    The result depends on the key and on what was added alone: neither on the order of the calls nor on threads.
+
+    Args:
+        key: The file system key, 32 bytes.
+    """
+
+    def __init__(self, key: bytes) -> None: ...
+    def add_region(self, prefix: bytes, kind: str, reason: str) -> None:
+        """Declare a region.
+
+        Args:
+            prefix: The path at which it begins.
+            kind: ``encrypted``, ``authenticated``, ``ephemeral``, ``volume`` or ``host``.
+            reason: Why, for people.
+        """
+
+    def add_pack(self, name: bytes, image_path: bytes, output: str) -> int:
+        """Declare a pack and return its number.
+
+        Args:
+            name: The pack's name, unique: the prefix of its region.
+            image_path: Where it will stand in the image.
+            output: The file that ``finish`` creates.
+        """
+
+    def add_entry(
+        self,
+        path: bytes,
+        *,
+        type: str,  # noqa: A002 - the format's own word
+        mode: int,
+        uid: int,
+        gid: int,
+        mtime: int,
+        mtime_nsec: int,
+        inode: int,
+        source: str | None = None,
+        offset: int = 0,
+        size: int = 0,
+        pack: int | None = None,
+        target: bytes = b"",
+        device: tuple[int, int] = (0, 0),
+        xattrs: dict[bytes, bytes] | None = None,
+    ) -> None:
+        """Add an entry.
+
+        Args:
+            path: The path.
+            type: ``-`` ``d`` ``l`` ``c`` ``b`` or ``p``, as in ``ls -l``.
+            mode: Permission bits with set-id and sticky, at most 0o7777.
+            uid: The owner.
+            gid: The group.
+            mtime: Time of the last change in seconds since 1970.
+            mtime_nsec: Nanoseconds within that second.
+            inode: Not 0. Entries that share it are hard links and must agree in all but their path, the pack included.
+            source: Of a file: the file of this machine that holds the content; None for an empty file.
+            offset: Where in ``source`` the content begins, in bytes.
+            size: Bytes of content.
+            pack: Of a file: the pack's number, or None for an authenticated plain file, which is only hashed.
+            target: Of a symlink.
+            device: Major and minor number of a device.
+            xattrs: Extended attributes.
+        """
+
+    def add_omitted(self, path: bytes) -> None:
+        """Note a path of the native image that was left out, with all beneath it; for messages only."""
+
+    def finish(self, index_output: str, *, progress: Callable[[int], object] | None = None, threads: int = 0) -> Built:
+        """Write the packs and the index. On any failure the outputs are removed.
+
+        Args:
+            index_output: The file of the index.
+            progress: Gets the number of content bytes done so far, at most 20 times a second. What it raises (and
+                any pending signal) ends the work and is raised from here.
+            threads: Threads that compress and encrypt; 0 means one for each processor.
+
+        Raises:
+            ShieldError: If the format can't express what was added (before anything is read), or a source was
+                changed or is too short.
+            OSError: If a file can't be read or written.
+        """
+
+@final
+class Built:
+    """What ``Builder.finish`` made."""
+
+    @property
+    def tag(self) -> bytes:
+        """The root tag, 16 bytes."""
+
+    @property
+    def packs(self) -> list[tuple[bytes, int, int, int, int]]:
+        """By number: name, bytes stored, bytes of content, files (hard links once), chunks."""
+
+    @property
+    def entries(self) -> int:
+        """How many entries the index has."""
+
+@final
+class Index:
+    """A verified index."""
+
+    @staticmethod
+    def open(path: str, key: bytes, tag: bytes) -> Index:
+        """Verify and read an index.
+
+        Args:
+            path: The file of the index.
+            key: The file system key, 32 bytes.
+            tag: The root tag, 16 bytes.
+
+        Raises:
+            ShieldError: If the index has another tag, does not authenticate, or is malformed.
+            OSError: If the file can't be read.
+        """
+
+    def paths(self) -> list[bytes]:
+        """Return all paths, sorted."""
+
+    def entry(self, path: bytes) -> dict[str, object]:
+        """Return one entry.
+
+        Always has ``type``, ``mode``, ``uid``, ``gid``, ``mtime``, ``mtime_nsec``, ``inode``, ``nlink``, ``size``,
+        ``xattrs`` and ``region`` (a kind, or None if undeclared); by type ``pack`` (number) or ``sha256`` (32 bytes),
+        ``target``, ``device``.
+
+        Raises:
+            KeyError: If the index does not list the path.
+        """
+
+    def regions(self) -> list[tuple[bytes, str, str]]:
+        """Return prefix, kind and reason of each region, sorted by prefix."""
+
+    def omitted(self) -> list[bytes]:
+        """Return the paths that were left out, sorted."""
+
+    def read(self, path: bytes, root: str) -> bytes:
+        """Return the verified content of a file, read beneath the directory ``root`` that stands for the image's root.
+
+        Raises:
+            KeyError: If the index does not list the path.
+            ShieldError: If the path is no file, or the pack or plain file is not what the index describes.
+            OSError: If a file can't be read.
+        """
