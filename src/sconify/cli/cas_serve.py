@@ -17,7 +17,7 @@ from sconify.cas.server import Address, CasServer
 from sconify.cas.service import Cas
 from sconify.errors import ServiceError
 
-DEFAULT_STATE_DIR = Path("~/.local/share/sconify/cas").expanduser()
+DEFAULT_STATE_DIR = Path("~/.local/share/sconify/server").expanduser()
 
 
 class _AddressType(click.ParamType[Address]):
@@ -40,7 +40,7 @@ class _AddressType(click.ParamType[Address]):
     "--state-dir",
     type=click.Path(file_okay=False, path_type=Path),
     default=DEFAULT_STATE_DIR,
-    help="Where the CAS keeps its store and audit log.  [default: ~/.local/share/sconify/cas]",
+    help="Where the CAS keeps its store and audit log.  [default: ~/.local/share/sconify/server]",
 )
 @click.option(
     "--client-listen",
