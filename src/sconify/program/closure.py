@@ -160,7 +160,6 @@ class _Linker:
         """
         if name in loaded or self._rules.is_loader(name):
             return []
-        loaded.add(name)
         searched: dict[str, None] = {}
         found = []
         for path in self._paths(name, requester, searched):
@@ -168,8 +167,8 @@ class _Linker:
             if candidate is None:
                 continue
             trail, elf = candidate
-            if elf.soname:
-                loaded.add(elf.soname)
+            # A name that is not found stays open: the next object that needs it may have another search path.
+            loaded.update({name, elf.soname or name})
             self._add(name, trail, reason, requester.path)
             found.append(LoadedObject(path=path, elf=elf, loaded_by=requester))
             if not self._is_variant(path):

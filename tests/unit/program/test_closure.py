@@ -80,9 +80,24 @@ def test_missing_objects_are_named_with_where_they_were_searched(make_view: Make
     (first,) = close(view).missing
     assert first.required
     assert first.message() == "libb.so, needed by /opt/liba.so, is not in the image (searched: /r)"
-    first, second = close(view, modules=("/m.so",)).missing
+    _, second, third = close(view, modules=("/m.so",)).missing
     assert (second.name, second.needed_by, second.required) == ("libc.so", "/m.so", False)
+    assert (third.name, third.needed_by, third.required) == ("libb.so", "/m.so", False)
     assert second.searched[0] == "/lib/x86_64-linux-gnu"
+
+
+def test_what_one_object_does_not_find_another_may(make_view: MakeView, make_elf: MakeElf, library: bytes) -> None:
+    view = make_view(
+        {
+            "/bin/app": make_elf(interpreter=GLIBC, needed=("libx.so", "liba.so")),
+            GLIBC: make_elf(),
+            "/lib/liba.so": make_elf(needed=("libx.so",), runpath="/opt"),
+            **everywhere(library, "/opt"),
+        }
+    )
+    closure = close(view)
+    assert [dependency.trail.path for dependency in closure.dependencies][1:] == ["/lib/liba.so", "/opt/libx.so"]
+    assert [missing.needed_by for missing in closure.missing] == ["/bin/app"]
 
 
 def everywhere(library: bytes, *directories: str) -> dict[str, bytes]:
