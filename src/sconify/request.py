@@ -47,10 +47,13 @@ class Request:
 
     @property
     def session_name(self) -> str:
-        """The session's own name: ``--name``, or the target's name without what a session name can't have."""
+        """The session's own name: ``--name``, or the target's without ``/`` and ``:latest``, other characters as ``-``."""
         if self.session is not None:
             return self.session
-        return re.sub(r"[^A-Za-z0-9_.~-]", "-", self.target.name.replace("/", ""))
+        target = self.target
+        name = target.name.replace("/", "") if target.path is None else target.path.name
+        tag = "" if target.tag in (None, "latest") else f"-{target.tag}"
+        return re.sub(r"[^A-Za-z0-9_.~-]", "-", name + tag)
 
 
 def parse_size(text: str, *, flag: str) -> str:

@@ -32,20 +32,23 @@ def rows(plan: Plan) -> list[Row]:
         if region is not None:
             group = (region.prefix, region.kind.value, region.reason)
         else:
-            group = ("", planned.kind.value, planned.reason)
+            group = ("", planned.kind.value, planned.reason.partition(" needed by ")[0])
         if planned.entry.content is not None:
             files[group] += 1
             sizes[group] += planned.entry.size
     made = [Row(path, kind, reason, count, sizes[path, kind, reason]) for (path, kind, reason), count in files.items()]
     shown = [row for row in made if row.files or row.path]
-    return sorted(shown, key=lambda row: (row.protection != RegionKind.ENCRYPTED.value, row.path == "", row.path, row.reason))
+    return sorted(
+        shown, key=lambda row: (row.protection != RegionKind.ENCRYPTED.value, row.path == "", row.path, row.reason)
+    )
 
 
 def document(plan: Plan) -> dict[str, object]:
     """Return the plan as a JSON-ready document: every path with its protection and reason, and what is left out."""
     return {
         "regions": [
-            {"prefix": region.prefix, "protection": region.kind.value, "reason": region.reason} for region in plan.regions
+            {"prefix": region.prefix, "protection": region.kind.value, "reason": region.reason}
+            for region in plan.regions
         ],
         "paths": {
             path: {"protection": planned.kind.value, "reason": planned.reason, "size": planned.entry.size}

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sconify.errors import UserError
 from sconify.image.model import Entry, EntryType
-from sconify.image.rootfs import RootFileSystem
-from sconify.program.view import PathError, trace
+from sconify.image.rootfs import PathError, RootFileSystem
+from sconify.program.view import Trail, find, trace
 from sconify.shield.regions import Region, RegionKind, RegionMap, ancestors
+
+SHARED_OBJECT = re.compile(r"\.so(\.[0-9]+)*$")
+"""Names of shared objects that a program may load while it runs."""
 
 MAX_LINK_WARNINGS = 20
 """Dangling links that are listed one by one; the rest is counted."""
+
+BASE_IMAGE = "base image"
+"""The reason of what the base image has."""
 
 KERNEL_PATHS = ("/dev", "/proc", "/sys")
 """File systems that the kernel gives to each container."""
@@ -65,6 +72,7 @@ class Planner:
         self._root = root
         self._regions = RegionMap()
         self._paths: dict[str, str] = {}
+        self._added: dict[str, PlannedEntry] = {}
         self._warnings: list[str] = []
         for path in KERNEL_PATHS:
             self._regions.add(Region(path, RegionKind.HOST, "the kernel's"))
@@ -99,21 +107,33 @@ class Planner:
             self._warnings.append(f"--host-path={path} has a wildcard, which stands for itself only")
         self._declare(path, RegionKind.HOST, flag="--host-path", given=path)
 
-    def need(self, path: str, reason: str) -> None:
-        """Take a path that the program needs, with each link and directory on the way, and what is below it."""
-        entry = self._walk(path, reason)
-        if entry is None:
-            raise UserError(f"{path} is missing in the native image, but it is needed: {reason}")
-        if entry.type is EntryType.DIRECTORY and self._regions.region_of(entry.path) is None:
-            self._regions.add(Region(entry.path, RegionKind.AUTHENTICATED, reason))
+    def need(self, trail: Trail, reason: str) -> None:
+        """Take what the program needs: a file, or a directory with all below it, and each link on the way."""
+        self._note(trail, reason)
+        if trail.entry.type is EntryType.DIRECTORY and self._regions.region_of(trail.entry.path) is None:
+            self._regions.add(Region(trail.entry.path, RegionKind.AUTHENTICATED, reason))
 
-    def need_if_present(self, path: str, reason: str) -> None:
-        """Take a path that the program may need, unless the native image lacks it."""
-        self._walk(path, reason)
+    def need_alone(self, path: str, reason: str) -> bool:
+        """Take a file, or a directory without what is below it; return whether the native image has it."""
+        try:
+            self._note(trace(self._root, path), reason)
+        except PathError:
+            return False
+        return True
 
-    def need_directory(self, path: str, reason: str) -> None:
-        """Take a directory alone, without what is below it."""
-        self._walk(path, reason)
+    def add(self, entry: Entry, reason: str) -> None:
+        """Add a link or a directory that the native image does not have."""
+        self._added[entry.path] = PlannedEntry(entry, RegionKind.AUTHENTICATED, reason)
+
+    def shared_objects(self) -> list[Entry]:
+        """Return the shared objects in what the user declared, by name: the program may load them."""
+        regions = [region for region in self._regions if region.kind is not RegionKind.HOST]
+        return [
+            entry
+            for region in regions
+            for entry in self._root.walk(region.prefix)
+            if entry.type is EntryType.FILE and SHARED_OBJECT.search(entry.path)
+        ]
 
     def warn(self, text: str) -> None:
         """Add a line to the warnings of the plan."""
@@ -131,7 +151,7 @@ class Planner:
         entries: dict[str, PlannedEntry] = {}
         if base is not None:
             for entry in base.walk("/"):
-                entries[entry.path] = PlannedEntry(entry, RegionKind.AUTHENTICATED, "base image")
+                entries[entry.path] = PlannedEntry(entry, RegionKind.AUTHENTICATED, BASE_IMAGE)
         for region in self._regions:
             if region.kind is RegionKind.HOST:
                 self._add_host_path(entries, region)
@@ -145,6 +165,8 @@ class Planner:
                 kind = RegionKind.AUTHENTICATED if region_of is None else region_of.kind
                 if kind is not RegionKind.HOST:
                     self._add(entries, PlannedEntry(found, kind, reason), chosen=False)
+        for path, added in self._added.items():
+            entries.setdefault(path, added)
         self._add_directories_above(entries)
         ordered = dict(sorted(entries.items(), key=lambda item: item[0].encode(errors="surrogateescape")))
         self._warn_of_dangling_links(ordered)
@@ -166,20 +188,16 @@ class Planner:
     def _find(self, path: str, flag: str) -> Entry:
         if not path.startswith("/"):
             raise UserError(f"{flag}={path} is not absolute", remedy=f"give {flag}=/{path}")
-        entry = self._walk(path, f"{flag}={path}")
-        if entry is None:
-            raise UserError(f"{flag}={path}: there is no {path} in the native image", remedy="correct the path")
-        return entry
-
-    def _walk(self, path: str, reason: str) -> Entry | None:
-        """Follow a path, noting it and each link on the way; None when it leads nowhere."""
         try:
             trail = trace(self._root, path)
-        except PathError:
-            return None
+        except PathError as error:
+            raise UserError(f"{flag}={path}: {error.what} in the native image", remedy=f"correct {flag}") from None
+        self._note(trail, f"{flag}={path}")
+        return trail.entry
+
+    def _note(self, trail: Trail, reason: str) -> None:
         for entry in (*trail.links, trail.entry):
             self._paths.setdefault(entry.path, reason)
-        return trail.entry
 
     def _add(self, entries: dict[str, PlannedEntry], planned: PlannedEntry, *, chosen: bool) -> None:
         path = planned.entry.path
@@ -193,7 +211,7 @@ class Planner:
                     f"{path} is a {now.name.lower()} in the native image, but a {was.name.lower()} in the base image",
                     remedy="give another --base",
                 )
-            if present.reason != "base image":
+            if present.reason != BASE_IMAGE:
                 return
         entries[path] = planned
 
@@ -220,16 +238,17 @@ class Planner:
                 entries[above] = PlannedEntry(entry, kind, "on the way to other paths")
 
     def _warn_of_dangling_links(self, entries: Mapping[str, PlannedEntry]) -> None:
-        """Name the links in the user's directories whose target exists natively but is in no region."""
+        """Name the links that lead natively to something which is in no region."""
         dangling = []
         for path, planned in entries.items():
-            if planned.entry.type is not EntryType.SYMLINK or planned.reason == "base image":
+            if planned.entry.type is not EntryType.SYMLINK or planned.reason == BASE_IMAGE:
                 continue
-            target = _joined(path, planned.entry.target)
-            region = self._regions.region_of(target)
-            if target not in entries and (region is None or region.kind is not RegionKind.HOST):
-                if self._root.lookup(target) is not None:
-                    dangling.append(f"{path} is a link to {target}, which is in no region")
+            trail = find(self._root, path)
+            if trail is None or trail.entry.path in entries:
+                continue
+            region = self._regions.region_of(trail.entry.path)
+            if region is None or region.kind is not RegionKind.HOST:
+                dangling.append(f"{path} is a link to {trail.entry.path}, which is in no region")
         self._warnings.extend(dangling[:MAX_LINK_WARNINGS])
         if len(dangling) > MAX_LINK_WARNINGS:
             self._warnings.append(f"{len(dangling) - MAX_LINK_WARNINGS} more links lead to paths in no region")
@@ -242,15 +261,3 @@ class Planner:
             return region is None or region.kind is not RegionKind.HOST
 
         return tuple(entry.path for entry in self._root.walk("/") if left_out(entry))
-
-
-def _joined(link: str, target: str) -> str:
-    """Return the path that a link's target names, ``.`` and ``..`` removed by text."""
-    parts: list[str] = [] if target.startswith("/") else link.split("/")[1:-1]
-    for part in target.split("/"):
-        if part == "..":
-            del parts[-1:]
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/" + "/".join(parts)
-

@@ -67,13 +67,15 @@ def protect(plan: Plan, *, key: bytes, work: Path, progress: Callable[[int], Non
                 os.fsencode(region.prefix), os.fsencode(pack.image_path), str(pack.file)
             )
     regions = RegionMap(plan.regions)
-    inodes: dict[int, int] = {}
+    inodes: dict[tuple[int, int | None], int] = {}
     for number, planned in enumerate(plan.entries.values(), start=1):
         entry = planned.entry
-        inode = inodes.setdefault(entry.link_group, number) if entry.link_group else number
         region = regions.region_of(entry.path)
-        encrypted = planned.kind is RegionKind.ENCRYPTED and entry.type is EntryType.FILE and region is not None
-        _add_entry(builder, entry, inode=inode, pack=packs[region.prefix] if encrypted and region else None)
+        encrypted = planned.kind is RegionKind.ENCRYPTED and entry.type is EntryType.FILE
+        pack_number = packs[region.prefix] if encrypted and region is not None else None
+        # Links of one file are one inode as long as they are stored in the same place.
+        inode = inodes.setdefault((entry.link_group, pack_number), number) if entry.link_group else number
+        _add_entry(builder, entry, inode=inode, pack=pack_number)
     for path in plan.omitted:
         builder.add_omitted(os.fsencode(path))
     index = BuiltFile(INDEX, work / "index")

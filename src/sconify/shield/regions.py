@@ -1,4 +1,4 @@
-"""Regions: which protection a path has. The longest prefix, by whole components, wins; a path under none is undeclared."""
+"""Regions: which protection a path has. The longest prefix wins; a path under no region is undeclared."""
 
 from __future__ import annotations
 

@@ -1,0 +1,126 @@
+"""Puts the encrypted image together: layers and configuration. No layer of it is one of the native image."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sconify.cas.authority import Authority
+from sconify.errors import UserError
+from sconify.image.compression import Compression
+from sconify.image.config import HistoryEntry, ImageConfig
+from sconify.image.layer import Layer
+from sconify.image.layer_writer import LayerWriter
+from sconify.image.model import Entry, EntryType
+from sconify.image.reference import Transport
+from sconify.image.source import Image
+from sconify.request import Request
+from sconify.shield.choose import Choice
+from sconify.shield.plan import BASE_IMAGE
+from sconify.shield.protect import DIRECTORY, ProtectedFileSystem
+from sconify.shield.regions import RegionKind
+
+READABLE = 0o444
+"""Mode of the protected file system's files: the container may run as any user."""
+
+RUNNABLE = 0o755
+"""Mode of the sconified binary."""
+
+
+def assemble(
+    *,
+    request: Request,
+    native: Image,
+    base: Image | None,
+    choice: Choice,
+    authority: Authority,
+    protected: ProtectedFileSystem,
+    binary: bytes,
+    work: Path,
+) -> tuple[ImageConfig, tuple[Layer, ...]]:
+    """Write the layers and return them with the configuration: base layers, plain files, packs, sconified binary.
+
+    Raises:
+        ServiceError: If the disk is full.
+        UserError: If ``SOURCE_DATE_EPOCH`` is no number.
+    """
+    epoch = source_date_epoch()
+    # The Docker engine stores layers uncompressed; ciphertext can't be compressed.
+    local = request.target.transport in (Transport.LOCAL, Transport.DOCKER_DAEMON)
+    stored = Compression.NONE if local else Compression.GZIP
+    layers = (
+        *(base.layers if base is not None else ()),
+        _plain_layer(choice, work / "plain.tar", epoch, stored),
+        _protected_layer(protected, work / "protected.tar", epoch),
+        _binary_layer(choice.program.path, binary, work / "binary.tar", epoch, stored),
+    )
+    history = ["base image"] * (len(layers) - 3) + ["plain files", "protected file system", "sconified binary"]
+    config = ImageConfig(
+        entrypoint=(choice.program.path,),
+        env=image_environment(request, authority),
+        user=native.config.user,
+        labels=native.config.labels,
+        exposed_ports=native.config.exposed_ports,
+        stop_signal=native.config.stop_signal,
+        architecture=native.config.architecture,
+        os=native.config.os,
+        created=epoch,
+        history=tuple(HistoryEntry(created_by=f"sconify_image: {what}") for what in history),
+    )
+    return config, layers
+
+
+def image_environment(request: Request, authority: Authority) -> dict[str, str]:
+    """Return the environment of the output image: where the CAS and the LAS are, what to ask for, and the variables."""
+    return {
+        "SCONE_CAS_ADDR": authority.cas_address,
+        "SCONE_CONFIG_ID": f"{authority.session}/{request.service}",
+        "SCONE_LAS_ADDR": authority.las_address,
+        **request.variables,
+    }
+
+
+def source_date_epoch() -> int:
+    """Return the time that everything of ours is dated to: ``SOURCE_DATE_EPOCH``, or 0.
+
+    Raises:
+        UserError: If it is no number (https://reproducible-builds.org/specs/source-date-epoch/).
+    """
+    text = os.environ.get("SOURCE_DATE_EPOCH", "0")
+    if not text.isascii() or not text.isdigit():
+        raise UserError(f"SOURCE_DATE_EPOCH={text} is no number of seconds", remedy="unset it or give a number")
+    return int(text)
+
+
+def _plain_layer(choice: Choice, path: Path, epoch: int, compression: Compression) -> Layer:
+    """The tree of directories, the plain files and the links outside of encrypted regions.
+
+    Links stand on the disk for the kernel's own path walking; what counts is the index.
+    """
+    with LayerWriter(path, compression=compression, epoch=epoch) as writer:
+        for planned in choice.plan.entries.values():
+            entry = planned.entry
+            if planned.reason == BASE_IMAGE or entry.path in ("/", choice.program.path):
+                continue
+            if planned.kind is RegionKind.ENCRYPTED:
+                if entry.type is EntryType.DIRECTORY:
+                    writer.add(Entry(path=entry.path, type=EntryType.DIRECTORY, mode=0o755, mtime=epoch))
+            elif planned.kind is RegionKind.HOST and entry.type is EntryType.FILE:
+                writer.add_bytes(entry.path, b"", mode=0o644)
+            elif entry.type in (EntryType.FILE, EntryType.DIRECTORY, EntryType.SYMLINK):
+                writer.add(entry)
+        return writer.finish()
+
+
+def _protected_layer(protected: ProtectedFileSystem, path: Path, epoch: int) -> Layer:
+    with LayerWriter(path, epoch=epoch) as writer:
+        writer.add(Entry(path=DIRECTORY, type=EntryType.DIRECTORY, mode=0o755, mtime=epoch))
+        for built in (protected.index, *protected.packs):
+            writer.add_file(built.image_path, built.file, mode=READABLE)
+        return writer.finish()
+
+
+def _binary_layer(program: str, binary: bytes, path: Path, epoch: int, compression: Compression) -> Layer:
+    with LayerWriter(path, compression=compression, epoch=epoch) as writer:
+        writer.add_bytes(program, binary, mode=RUNNABLE)
+        return writer.finish()

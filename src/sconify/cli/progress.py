@@ -1,0 +1,55 @@
+"""How far a conversion is, on standard error: a bar on a terminal, a line for each step elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+
+class TerminalProgress:
+    """Shows steps and warnings; a context manager, so that the terminal is left as it was."""
+
+    def __init__(self, *, color: bool) -> None:
+        self._console = Console(stderr=True, no_color=not color, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> TerminalProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def step(self, name: str, total: int) -> None:
+        """Show that a step begins; ``total`` is its size in bytes, 0 when it has none."""
+        if self._bar.disable:
+            self._console.print(Text(f"sconify_image: {name}"))
+            return
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(name, total=total or None)
+
+    def advance(self, done: int) -> None:
+        """Show that ``done`` bytes of the present step are done."""
+        if self._task is not None:
+            self._bar.update(self._task, completed=done)
+
+    def warn(self, text: str) -> None:
+        """Show a warning."""
+        self._console.print(Text(f"warning: {text}", style="yellow"))

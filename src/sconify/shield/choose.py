@@ -1,0 +1,130 @@
+"""Chooses what the output holds: what the user named, and what the program needs to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sconify.image.model import Entry, EntryType
+from sconify.image.source import Image
+from sconify.program.binary import DEFAULT_PATH, Program, detect_symlinks, load_program
+from sconify.program.closure import shared_objects
+from sconify.program.entrypoint import derive_command
+from sconify.program.services import service_of
+from sconify.program.view import RootView, absolute
+from sconify.request import Request
+from sconify.shield.plan import SYSTEM_FILES, Plan, Planner
+from sconify.shield.regions import RegionKind
+
+MAX_PASSWD = 1 << 20
+"""Bytes of ``/etc/passwd`` that are looked at."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The plan, and how the program is started."""
+
+    plan: Plan
+    program: Program
+    """A regular file; the sconified binary stands at its path in the output."""
+    command: tuple[str, ...]
+    working_directory: str
+    environment: Mapping[str, str]
+    """The whole environment of the program."""
+
+
+def choose(request: Request, native: Image, base: Image | None) -> Choice:
+    """Decide what goes into the output image, and why.
+
+    Raises:
+        UserError: If something that the user named is missing, or the program can't be converted.
+        UntrustedDataError: If a file of the image is malformed.
+    """
+    root = native.root
+    working_directory = absolute(native.config.working_dir, working_dir="/")
+    native_environment = native.config.env
+    program = load_program(root, request.binary, environment=native_environment, working_dir=working_directory)
+    command = derive_command(
+        root,
+        program=program,
+        entrypoint=native.config.entrypoint,
+        cmd=native.config.cmd,
+        command=request.command,
+        environment=native_environment,
+        working_dir=working_directory,
+    )
+    planner = Planner(root)
+    _declare(planner, request, program)
+    _need(planner, root, program, native_environment, working_directory)
+    _warn_of_what_is_lost(planner, native)
+    return Choice(
+        plan=planner.plan(None if base is None else base.root),
+        program=program,
+        command=command.argv,
+        working_directory=working_directory,
+        environment={
+            "PATH": DEFAULT_PATH,
+            "HOME": _home(native),
+            **native_environment,
+            **dict(request.environment),
+        },
+    )
+
+
+def _declare(planner: Planner, request: Request, program: Program) -> None:
+    """Make regions of what the user named."""
+    for path in request.directories:
+        planner.declare_directory(path, RegionKind.ENCRYPTED, flag="--dir")
+    for path in request.plain_directories:
+        planner.declare_directory(path, RegionKind.AUTHENTICATED, flag="--plain")
+    for path in request.plain_files:
+        planner.declare_file(path, RegionKind.AUTHENTICATED, flag="--plain-file")
+    for path in request.host_paths:
+        planner.declare_host_path(path)
+    planner.declare_file(program.path, RegionKind.ENCRYPTED, flag="--binary")
+
+
+def _need(
+    planner: Planner, root: RootView, program: Program, environment: Mapping[str, str], working_directory: str
+) -> None:
+    """Take what the program needs and the user did not name."""
+    modules = planner.shared_objects()
+    service = service_of(program)
+    if service is not None:
+        libraries = service.libraries(root, program, environment=environment)
+        for inclusion in libraries.inclusions:
+            planner.need(inclusion.trail, inclusion.reason)
+        for link in libraries.links:
+            planner.add(link, f"{service.name} is called by this name")
+        modules.extend(libraries.modules)
+    closure = shared_objects(root, program, environment=environment, working_dir=working_directory, modules=modules)
+    for dependency in closure.dependencies:
+        planner.need(dependency.trail, dependency.reason)
+    for missing in closure.missing:
+        planner.warn(missing.message)
+    for link in detect_symlinks(root, program, environment=environment, working_dir=working_directory):
+        planner.need_alone(link.path, f"a link to {program.path}")
+    for path in SYSTEM_FILES:
+        planner.need_alone(path, "read by the C library")
+    if not planner.need_alone(working_directory, "the working directory"):
+        planner.add(Entry(path=working_directory, type=EntryType.DIRECTORY, mode=0o755), "the working directory")
+
+
+def _home(native: Image) -> str:
+    """Return the home directory that an engine would set: of the configured user in the image's ``/etc/passwd``."""
+    user = native.config.user.partition(":")[0] or "0"
+    entry = native.root.lookup("/etc/passwd")
+    if entry is None or entry.type is not EntryType.FILE:
+        return "/"
+    for line in native.root.read(entry, MAX_PASSWD).decode(errors="surrogateescape").splitlines():
+        fields = line.split(":")
+        if len(fields) == 7 and user in (fields[0], fields[2]):
+            return fields[5] or "/"
+    return "/"
+
+
+def _warn_of_what_is_lost(planner: Planner, native: Image) -> None:
+    if native.config.healthcheck:
+        planner.warn("the native image's HEALTHCHECK is left out: it would run outside of the protected file system")
+    for path in native.config.volumes:
+        planner.warn(f"VOLUME {path} is left out: it would be the host's; give --host-path={path} to accept that")
