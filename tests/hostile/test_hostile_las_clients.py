@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -79,9 +79,8 @@ def test_oversized_line_is_cut_off(las: LasAddress, end: bytes) -> None:
 
 
 def test_endless_line_is_cut_off(las: LasAddress) -> None:
-    with connect(las) as connection, pytest.raises(OSError):  # noqa: PT011 - reset or broken pipe, as it comes
-        for _ in range(100_000):
-            connection.sendall(b"x" * 4096)
+    with connect(las) as connection, pytest.raises((ConnectionResetError, BrokenPipeError)):
+        connection.sendall(b"x" * 100_000_000)
 
 
 def test_silent_and_dripping_connections_are_closed_in_time(las: LasAddress) -> None:
@@ -110,7 +109,7 @@ def test_idle_connections_lock_nobody_out(las: LasAddress) -> None:
 
 def test_connections_leave_no_descriptor_behind(las: LasAddress) -> None:
     def descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
     request_info(las)
     before = descriptors()

@@ -6,25 +6,17 @@ import fcntl
 import re
 import socket
 import struct
-from pathlib import Path
 
 _SIOCGIFADDR = 0x8915
-_BRIDGE = re.compile(r"docker\d+|br-.+|podman\d+|cni\d+|cni-.+|nerdctl\d+")
+# Docker and nerdctl name the bridges of networks by 12 hex digits; a `br-lan` is a way out of the machine.
+_BRIDGE = re.compile(r"docker\d+|br-[0-9a-f]{12}|podman\d+|cni\d+|cni-podman\d+|nerdctl\d+")
 _NAME_SIZE = 15  # IFNAMSIZ without the closing NUL
 _ADDRESS = slice(20, 24)  # sin_addr of the sockaddr_in behind the 16 bytes of the name
 
 
-def bridge_addresses(interfaces: Path = Path("/sys/class/net")) -> list[str]:
-    """Return the IPv4 addresses of the bridges of Docker, podman and CNI, sorted; empty when there is none.
-
-    Args:
-        interfaces: The kernel's directory of network interfaces.
-    """
-    try:
-        names = [path.name for path in interfaces.iterdir() if (path / "bridge").is_dir()]
-    except OSError:
-        return []
-    addresses = {_address(name) for name in names if _BRIDGE.fullmatch(name)}
+def bridge_addresses() -> list[str]:
+    """Return the IPv4 addresses of the bridges of Docker, podman, nerdctl and CNI, sorted; empty when there is none."""
+    addresses = {_address(name) for _, name in socket.if_nameindex() if _BRIDGE.fullmatch(name)}
     return sorted(address for address in addresses if address is not None)
 
 

@@ -153,6 +153,8 @@ class CasConnection:
             content = response.read(_MAX_ANSWER + 1)
             if len(content) > _MAX_ANSWER:
                 raise http.client.HTTPException(f"its answer is larger than {_MAX_ANSWER} bytes")
+            if response.length:
+                raise http.client.HTTPException("its answer is cut off")
             return Answer(self._parse(response.status, content), certificate)
 
     def _check_key(self, got: bytes) -> None:

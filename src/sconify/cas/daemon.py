@@ -21,7 +21,7 @@ from typing import Any
 import sconify
 from sconify.errors import ServiceError
 
-_STOP_TIMEOUT = 10.0
+_STOP_TIMEOUT = 5.0
 _LOG_TAIL = 2000
 # The environment of whoever converted an image may hold secrets that a process that stays should not.
 _PASSED_VARIABLES = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "TZ")
@@ -38,17 +38,18 @@ class Daemon:
     log: Path
 
     @classmethod
-    def start(cls, arguments: Sequence[str], *, log: Path) -> Daemon:
-        """Start a command of this program in a session of its own.
+    def start(cls, arguments: Sequence[str], *, log: Path, ready_fd: int) -> Daemon:
+        """Start a service of this program in a session of its own.
 
         Args:
-            arguments: Arguments of ``sconify``.
+            arguments: Arguments of ``sconify``, of a command that has ``--ready-fd``.
             log: Gets what it prints, mode 0600; appended to.
+            ready_fd: The writing end of a pipe, which the service takes over: it writes a line when it serves.
 
         Raises:
             ServiceError: It can't be started.
         """
-        command = [sys.executable, "-P", "-m", "sconify.cli.main", *arguments]
+        command = [sys.executable, "-P", "-m", "sconify.cli.main", *arguments, f"--ready-fd={ready_fd}"]
         environment = {name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ}
         try:
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
@@ -61,6 +62,7 @@ class Daemon:
                     cwd=log.parent,
                     env=environment | {"PYTHONPATH": str(_PACKAGE_PARENT)},
                     start_new_session=True,
+                    pass_fds=[ready_fd],
                 )
         except OSError as error:
             raise ServiceError(f"{log.stem} can't be started: {error.strerror}", remedy="see the disk") from error

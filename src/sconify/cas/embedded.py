@@ -17,13 +17,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sconify import __version__
 from sconify.cas.attest import attest_cas
@@ -36,12 +37,9 @@ from sconify.las.request import LasAddress, request_info
 
 DEFAULT_ENCLAVE_PORT = 18765
 
-_Answer = TypeVar("_Answer")
-
 _LOOPBACK = "127.0.0.1"
 _READY_TIMEOUT = 30.0
-_PROBE_TIMEOUT = 5.0
-_POLL = 0.05
+_PROBE_TIMEOUT = 3.0
 _PORT_ATTEMPTS = 32
 
 
@@ -168,54 +166,63 @@ def stop_embedded(state_dir: Path | None = None) -> bool:
 
 
 def _start(state_dir: Path, addresses: tuple[str, ...], ports: _Ports) -> _State:
-    las_listen = [f"--listen={address}:{ports.las}" for address in addresses]
-    las = Daemon.start(["las", "serve", *las_listen], log=state_dir / "las.log")
-    enclave_listen = [f"--enclave-listen={address}:{ports.enclave}" for address in addresses]
-    cas = Daemon.start(
-        [
-            *("cas", "serve", "--debug", f"--state-dir={state_dir / 'cas'}", f"--las={_LOOPBACK}:{ports.las}"),
-            f"--listen={_LOOPBACK}:{ports.client}",
-            *enclave_listen,
-        ],
-        log=state_dir / "cas.log",
-    )
-    state = _State(__version__, addresses, ports, None, cas, las)
-    try:
+    las_arguments = ["las", "serve", *(f"--listen={address}:{ports.las}" for address in addresses)]
+    cas_arguments = [
+        *("cas", "serve", "--debug", f"--state-dir={state_dir / 'cas'}"),
+        f"--client-listen={_LOOPBACK}:{ports.client}",
+        *(f"--enclave-listen={address}:{ports.enclave}" for address in addresses),
+    ]
+    with _launched(las_arguments, state_dir / "las.log") as las, _launched(cas_arguments, state_dir / "cas.log") as cas:
         # Written before anybody waits, so that a command that is killed here leaves nothing that can't be found.
-        _write_state(state_dir, state)
+        _write_state(state_dir, _State(__version__, addresses, ports, None, cas.daemon, las.daemon))
         deadline = time.monotonic() + _READY_TIMEOUT
-        _wait(las, deadline, lambda: request_info(LasAddress(_LOOPBACK, ports.las, None), timeout=_PROBE_TIMEOUT))
-        key = _wait(cas, deadline, lambda: _attested_key(ports))
-        state = _State(__version__, addresses, ports, key, cas, las)
+        las.wait(deadline)
+        cas.wait(deadline)
+        state = _State(__version__, addresses, ports, _attested_key(ports), cas.daemon, las.daemon)
         _write_state(state_dir, state)
-    except BaseException:
-        cas.stop()
-        las.stop()
-        raise
     return state
 
 
-def _wait(daemon: Daemon, deadline: float, probe: Callable[[], _Answer]) -> _Answer:
-    """Return what a probe gives as soon as it succeeds."""
-    while True:
-        try:
-            answer = probe()
-        except ServiceError as error:
-            if daemon.is_alive() and time.monotonic() < deadline:
-                time.sleep(_POLL)
-                continue
-            cause: ServiceError | None = error
-        else:
-            # Somebody else may have taken the port first: then the daemon ended, and the answer is not its own.
-            if daemon.is_alive():
-                return answer
-            cause = None
-        name = daemon.log.stem.upper()
-        how = f"did not answer within {_READY_TIMEOUT:g} s" if daemon.is_alive() else "ended at once"
+@dataclass(frozen=True)
+class _Launched:
+    """A service that was started and is not ready yet."""
+
+    daemon: Daemon
+    ready: int
+    """The reading end of the pipe to which it writes when it serves."""
+
+    def wait(self, deadline: float) -> None:
+        """Wait until it serves.
+
+        Raises:
+            ServiceError: It ended, or it does not serve in time.
+        """
+        readable = select.select([self.ready], [], [], max(0.0, deadline - time.monotonic()))[0]
+        if readable and os.read(self.ready, 64):
+            return
+        how = "ended at once" if readable else f"did not serve within {_READY_TIMEOUT:g} s"
         raise ServiceError(
-            f"the embedded {name} {how}; the end of its log:\n{daemon.log_tail()}",
-            remedy=f"see {daemon.log}, or name a CAS with --cas=HOST:PORT",
-        ) from cause
+            f"the embedded {self.daemon.log.stem.upper()} {how}; the end of its log:\n{self.daemon.log_tail()}",
+            remedy=f"see {self.daemon.log}, or name a CAS with --cas=HOST:PORT",
+        )
+
+
+@contextmanager
+def _launched(arguments: Sequence[str], log: Path) -> Iterator[_Launched]:
+    """Start a service, and stop it if the block that waits for it fails."""
+    ready, write_end = os.pipe()
+    try:
+        try:
+            daemon = Daemon.start(arguments, log=log, ready_fd=write_end)
+        finally:
+            os.close(write_end)
+        try:
+            yield _Launched(daemon, ready)
+        except BaseException:
+            daemon.stop()
+            raise
+    finally:
+        os.close(ready)
 
 
 def _is_ready(state: _State) -> bool:

@@ -44,9 +44,8 @@ def run_command(command: click.Command, prog_name: str, args: Sequence[str] | No
     """
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        command.main(args=None if args is None else list(args), prog_name=prog_name, standalone_mode=False)
-    except click.exceptions.Exit as ended:
-        sys.exit(ended.exit_code)
+        # What comes back is the code of a click.Context.exit, as after --help, or what the command returns: None.
+        code = command.main(args=None if args is None else list(args), prog_name=prog_name, standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
         click.echo(f"{prog_name}: stopped", err=True)
         sys.exit(_INTERRUPTED)
@@ -54,7 +53,7 @@ def run_command(command: click.Command, prog_name: str, args: Sequence[str] | No
         known = _as_known(error, prog_name)
         click.echo(f"{prog_name}: error: {known.diagnostics()}", err=True)
         sys.exit(known.exit_code)
-    sys.exit(0)
+    sys.exit(code or 0)
 
 
 def _as_known(error: Exception, prog_name: str) -> SconifyError:

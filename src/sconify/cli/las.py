@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -36,7 +37,8 @@ def las() -> None:
 )
 @click.option("--socket", "sockets", multiple=True, metavar="PATH", help="Unix socket to listen on; repeatable.")
 @click.option("--debug", is_flag=True, help="Log connections that end without a request as well.")
-def serve(listen: tuple[str, ...], sockets: tuple[str, ...], debug: bool) -> None:
+@click.option("--ready-fd", type=click.IntRange(min=1), help="Write a line to this descriptor when the LAS serves.")
+def serve(listen: tuple[str, ...], sockets: tuple[str, ...], debug: bool, ready_fd: int | None) -> None:
     """Serve evidence of this host until SIGTERM or Ctrl-C."""
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO,
@@ -63,5 +65,10 @@ def serve(listen: tuple[str, ...], sockets: tuple[str, ...], debug: bool) -> Non
     click.echo(_WARNING, err=True)
     server.start()
     click.echo(f"LAS listens on {', '.join(shown)}; offers: {provider.kind} evidence", err=True)
-    ended.wait()
-    server.stop()
+    try:
+        if ready_fd is not None:
+            os.write(ready_fd, b"ready\n")
+            os.close(ready_fd)
+        ended.wait()
+    finally:
+        server.stop()

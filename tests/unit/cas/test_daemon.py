@@ -11,12 +11,24 @@ from pathlib import Path
 import pytest
 
 from sconify.cas.daemon import Daemon
+from sconify.errors import ServiceError
+
+
+def start(arguments: list[str], *, log: Path) -> Daemon:
+    ready, write_end = os.pipe()
+    try:
+        daemon = Daemon.start(arguments, log=log, ready_fd=write_end)
+        os.close(write_end)
+        os.read(ready, 64)  # ends when it serves, or when it ended
+    finally:
+        os.close(ready)
+    return daemon
 
 
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[Daemon]:
     """A LAS as an example of a process that stays."""
-    daemon = Daemon.start(["las", "serve", f"--socket={tmp_path / 'las.sock'}"], log=tmp_path / "las.log")
+    daemon = start(["las", "serve", f"--socket={tmp_path / 'las.sock'}"], log=tmp_path / "las.log")
     yield daemon
     daemon.stop()
 
@@ -50,7 +62,7 @@ def test_same_ticks_of_another_boot_are_not_taken(sleeper: Daemon) -> None:
 
 
 def test_zombie_is_not_alive(tmp_path: Path) -> None:
-    daemon = Daemon.start(["no-such-command"], log=tmp_path / "x.log")
+    daemon = start(["no-such-command"], log=tmp_path / "x.log")
     os.waitid(os.P_PID, daemon.pid, os.WEXITED | os.WNOWAIT)
     assert not daemon.is_alive()
     assert "no-such-command" in daemon.log_tail()
@@ -58,7 +70,7 @@ def test_zombie_is_not_alive(tmp_path: Path) -> None:
 
 def test_secrets_of_the_environment_are_not_passed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MY_TOKEN", "canary")
-    daemon = Daemon.start(["las", "serve", f"--socket={tmp_path / 'las.sock'}"], log=tmp_path / "las.log")
+    daemon = start(["las", "serve", f"--socket={tmp_path / 'las.sock'}"], log=tmp_path / "las.log")
     try:
         assert b"canary" not in Path(f"/proc/{daemon.pid}/environ").read_bytes()
     finally:
@@ -77,15 +89,17 @@ def test_log_is_never_a_symlink(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_text("")
     (tmp_path / "las.log").symlink_to(target)
-    with pytest.raises(Exception, match="can't be started"):
-        Daemon.start(["version"], log=tmp_path / "las.log")
+    with pytest.raises(ServiceError, match="can't be started"):
+        Daemon.start(["las", "serve"], log=tmp_path / "las.log", ready_fd=1)
 
 
 def test_outlives_who_started_it(tmp_path: Path) -> None:
     script = (
-        "import sys, pathlib; from sconify.cas.daemon import Daemon; import json;"
-        "base = pathlib.Path(sys.argv[1]);"
-        "print(json.dumps(Daemon.start(['las', 'serve', f'--socket={base}/s'], log=base / 'las.log').to_json()))"
+        "import json, os, pathlib, sys; from sconify.cas.daemon import Daemon;"
+        "base, pipe = pathlib.Path(sys.argv[1]), os.pipe();"
+        "daemon = Daemon.start(['las', 'serve', f'--socket={base}/s'], log=base / 'las.log', ready_fd=pipe[1]);"
+        "os.read(pipe[0], 1);"
+        "print(json.dumps(daemon.to_json()))"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, check=True, timeout=60)
     daemon = Daemon.from_json(json.loads(done.stdout), log=tmp_path / "las.log")
