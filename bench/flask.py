@@ -132,9 +132,8 @@ def measure(runs: int, environment: dict[str, str]) -> None:
     seconds = [each[1] for each in conversions]
     memory = max(each[2] for each in conversions)
     sizes = {name: float(str(result[name])) / 1e6 for name in ("native_size", "chosen_size", "size")}
-    print(
-        f"conversion: {statistics.median(seconds):.2f} s ({min(seconds):.2f}..{max(seconds):.2f}), {TARGETS['conversion']}"
-    )
+    middle, low, high = statistics.median(seconds), min(seconds), max(seconds)
+    print(f"conversion: {middle:.2f} s ({low:.2f}..{high:.2f}), {TARGETS['conversion']}")
     print(f"conversion, peak memory: {memory:.0f} MB, {TARGETS['conversion, peak memory']}")
     print(
         f"output size: native {sizes['native_size']:.1f} MB, chosen files {sizes['chosen_size']:.1f} MB, "

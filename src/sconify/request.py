@@ -8,15 +8,13 @@ from pathlib import Path
 
 from sconify.errors import UserError
 from sconify.image.reference import ImageReference
+from sconify.program.launch import normal_variable
 
 DEFAULT_LAS = "localhost:18766"
 """The LAS of the host on which the container runs (the seed document's default)."""
 
 NAME_ELEMENT = re.compile(r"[A-Za-z0-9_.~-]{1,128}")
 """One element of a session or service name (session language 0.3, names)."""
-
-_SIZE = re.compile(r"([0-9]+)([KMGkmg]?)")
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +45,7 @@ class Request:
 
     @property
     def session_name(self) -> str:
-        """The session's own name: ``--name``, or the target's without ``/`` and ``:latest``, other characters as ``-``."""
+        """The session's own name: ``--name``, or the target's without ``/``; what can't stand in it becomes ``-``."""
         if self.session is not None:
             return self.session
         target = self.target
@@ -56,16 +54,16 @@ class Request:
         return re.sub(r"[^A-Za-z0-9_.~-]", "-", name + tag)
 
 
-def parse_size(text: str, *, flag: str) -> str:
-    """Return a size such as ``1G``, ``64m`` or ``4096`` as decimal bytes.
+def start_up_variable(name: str, text: str, *, flag: str) -> str:
+    """Return the normal form of a measured start-up variable that an option gave.
 
     Raises:
-        UserError: If it is no size.
+        UserError: If it has another form.
     """
-    matched = _SIZE.fullmatch(text)
-    if matched is None or int(matched[1]) == 0:
-        raise UserError(f"{flag}={text} is no size", remedy=f"give a number with K, M or G, such as {flag}=1G")
-    return str(int(matched[1]) * _UNITS[matched[2].lower()])
+    try:
+        return normal_variable(name, text)
+    except UserError as error:
+        raise UserError(f"{flag}={text}: {error.what}", remedy=f"give {flag} another value") from None
 
 
 def parse_variable(text: str) -> tuple[str, str]:

@@ -3,19 +3,19 @@ from __future__ import annotations
 import pytest
 
 from sconify.errors import UserError
-from sconify.request import check_name, parse_size, parse_variable
+from sconify.request import check_name, parse_variable, start_up_variable
 
 
 @pytest.mark.parametrize(("text", "size"), [("1G", 1 << 30), ("64m", 64 << 20), ("4K", 4096), ("4096", 4096)])
 def test_sizes(text: str, size: int) -> None:
-    assert parse_size(text, flag="--heap") == str(size)
+    assert start_up_variable("SCONE_HEAP", text, flag="--heap") == str(size)
 
 
 @pytest.mark.parametrize("text", ["", "0", "1T", "-1", "1.5G", "1GB", " 1G", "G"])
 def test_what_is_no_size_is_refused_with_the_flag(text: str) -> None:
     with pytest.raises(UserError, match="--heap=") as caught:
-        parse_size(text, flag="--heap")
-    assert "--heap=1G" in (caught.value.remedy or "")
+        start_up_variable("SCONE_HEAP", text, flag="--heap")
+    assert "--heap" in (caught.value.remedy or "")
 
 
 def test_variables() -> None:

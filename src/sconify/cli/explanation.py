@@ -28,7 +28,7 @@ def print_explanation(choice: Choice, *, as_json: bool, verbose: bool, color: bo
         print(json.dumps(_choice_document(choice), indent=2, ensure_ascii=True))
         return
     console = Console(no_color=not color, highlight=False, soft_wrap=True)
-    console.print(f"program: {choice.binary.path}", markup=False)
+    console.print(f"program: {choice.program.path}", markup=False)
     console.print(f"command: {json.dumps(list(choice.command))}", markup=False)
     console.print(f"working directory: {choice.working_directory}", markup=False)
     console.print(f"protected variables: {' '.join(sorted(choice.environment))}", markup=False)
@@ -52,7 +52,7 @@ def print_explanation(choice: Choice, *, as_json: bool, verbose: bool, color: bo
 
 def _choice_document(choice: Choice) -> dict[str, object]:
     return {
-        "program": choice.binary.path,
+        "program": choice.program.path,
         "command": list(choice.command),
         "working_directory": choice.working_directory,
         "variables": sorted(choice.environment),

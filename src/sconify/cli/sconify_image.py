@@ -14,7 +14,7 @@ from sconify.cli.progress import TerminalProgress
 from sconify.convert import Conversion, convert, explain
 from sconify.image.reference import ImageReference
 from sconify.program.services import SUPPORTED
-from sconify.request import DEFAULT_LAS, Request, check_name, parse_size, parse_variable
+from sconify.request import DEFAULT_LAS, Request, check_name, parse_variable, start_up_variable
 
 _EPILOG = f"""\b
 Images are named as skopeo names them: docker-daemon:NAME, docker-archive:FILE, oci:DIRECTORY:TAG;
@@ -93,8 +93,8 @@ def sconify_image(
     """
     variables = {
         "SCONE_ALLOW_DLOPEN": dlopen,
-        "SCONE_HEAP": parse_size(heap, flag="--heap"),
-        "SCONE_STACK": parse_size(stack, flag="--stack"),
+        "SCONE_HEAP": start_up_variable("SCONE_HEAP", heap, flag="--heap"),
+        "SCONE_STACK": start_up_variable("SCONE_STACK", stack, flag="--stack"),
     }
     if fork is not None:
         variables["SCONE_FORK"] = fork

@@ -39,6 +39,17 @@ def exists(reference: ImageReference) -> bool:
     return reference.path.exists()
 
 
+def require_absent(reference: ImageReference, *, overwrite: bool) -> None:
+    """Check, before any work is done, that a name may be taken.
+
+    Raises:
+        UserError: The name is taken and ``overwrite`` is false, or the place can't hold images.
+        ServiceError: The engine or registry can't be asked.
+    """
+    if not overwrite and exists(reference):
+        raise UserError(f"{reference} exists already", remedy="give --overwrite, or another name")
+
+
 def write_image(
     reference: ImageReference, *, config: ImageConfig, layers: Sequence[Layer], workdir: Path, overwrite: bool
 ) -> StagedImage:
@@ -61,8 +72,7 @@ def write_image(
         ServiceError: The engine, the registry or the disk fails.
     """
     reference = _destination(reference)
-    if not overwrite and exists(reference):
-        raise UserError(f"{reference} exists already", remedy="give --overwrite, or another name")
+    require_absent(reference, overwrite=overwrite)
     image = NewImage.build(config=config, layers=layers)
     if reference.transport is Transport.DOCKER_DAEMON:
         return StagedInEngine(reference, image, overwrite=overwrite)

@@ -101,7 +101,7 @@ def _need(
     for dependency in closure.dependencies:
         planner.need(dependency.trail, dependency.reason)
     for missing in closure.missing:
-        planner.warn(missing.message)
+        planner.warn(missing.message())
     for link in detect_symlinks(root, program, environment=environment, working_dir=working_directory):
         planner.need_alone(link.path, f"a link to {program.path}")
     for path in SYSTEM_FILES:

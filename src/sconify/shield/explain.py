@@ -28,9 +28,9 @@ def rows(plan: Plan) -> list[Row]:
     for region in plan.regions:
         files[region.prefix, region.kind.value, region.reason] += 0
     for path, planned in plan.entries.items():
-        region = regions.region_of(path)
-        if region is not None:
-            group = (region.prefix, region.kind.value, region.reason)
+        place = regions.region_of(path)
+        if place is not None:
+            group = (place.prefix, place.kind.value, place.reason)
         else:
             group = ("", planned.kind.value, planned.reason.partition(" needed by ")[0])
         if planned.entry.content is not None:

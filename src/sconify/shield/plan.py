@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from sconify.errors import UserError
 from sconify.image.model import Entry, EntryType
-from sconify.image.rootfs import PathError, RootFileSystem
-from sconify.program.view import Trail, find, trace
+from sconify.image.rootfs import RootFileSystem
+from sconify.program.view import Trail, TrailError, find, trace
 from sconify.shield.regions import Region, RegionKind, RegionMap, ancestors
 
 SHARED_OBJECT = re.compile(r"\.so(\.[0-9]+)*$")
@@ -117,7 +117,7 @@ class Planner:
         """Take a file, or a directory without what is below it; return whether the native image has it."""
         try:
             self._note(trace(self._root, path), reason)
-        except PathError:
+        except TrailError:
             return False
         return True
 
@@ -190,8 +190,8 @@ class Planner:
             raise UserError(f"{flag}={path} is not absolute", remedy=f"give {flag}=/{path}")
         try:
             trail = trace(self._root, path)
-        except PathError as error:
-            raise UserError(f"{flag}={path}: {error.what} in the native image", remedy=f"correct {flag}") from None
+        except TrailError as error:
+            raise UserError(f"{flag}={path}: {error.what}", remedy=f"correct {flag}") from None
         self._note(trail, f"{flag}={path}")
         return trail.entry
 

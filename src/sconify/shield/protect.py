@@ -70,9 +70,9 @@ def protect(plan: Plan, *, key: bytes, work: Path, progress: Callable[[int], Non
     inodes: dict[tuple[int, int | None], int] = {}
     for number, planned in enumerate(plan.entries.values(), start=1):
         entry = planned.entry
-        region = regions.region_of(entry.path)
+        place = regions.region_of(entry.path)
         encrypted = planned.kind is RegionKind.ENCRYPTED and entry.type is EntryType.FILE
-        pack_number = packs[region.prefix] if encrypted and region is not None else None
+        pack_number = packs[place.prefix] if encrypted and place is not None else None
         # Links of one file are one inode as long as they are stored in the same place.
         inode = inodes.setdefault((entry.link_group, pack_number), number) if entry.link_group else number
         _add_entry(builder, entry, inode=inode, pack=pack_number)
