@@ -15,6 +15,10 @@ from sconify.program.elf import IDENTITY_SIZE, Elf, identify, parse_elf
 from sconify.program.search import LoadedObject, SearchRules, search_rules
 from sconify.program.view import RootView, Trail, find
 
+MAX_PROBES = 200_000
+"""Paths that are tried for one program. A desktop Python with all its modules takes two thousand, but search paths
+and needed names multiply, so a few crafted files could ask for billions."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dependency:
@@ -83,6 +87,7 @@ def shared_objects(
 
     Raises:
         UserError: The program's dynamic loader is not in the image.
+        UntrustedDataError: A loader's configuration file or the whole search is larger than any real one.
     """
     interpreter = program.elf.interpreter
     if interpreter is None:
@@ -107,6 +112,7 @@ class _Linker:
         self._dependencies: dict[str, Dependency] = {}
         self._missing: dict[tuple[str, str], Missing] = {}
         self._candidates: dict[str, tuple[Trail, Elf] | None] = {}
+        self._probes = 0
 
     def result(self) -> Closure:
         return Closure(dependencies=tuple(self._dependencies.values()), missing=tuple(self._missing.values()))
@@ -163,6 +169,11 @@ class _Linker:
         searched: dict[str, None] = {}
         found = []
         for path in self._paths(name, requester, searched):
+            self._probes += 1
+            if self._probes > MAX_PROBES:
+                raise UntrustedDataError(
+                    f"{requester.path}: the search for shared objects takes over {MAX_PROBES} steps"
+                )
             candidate = self._candidate(path)
             if candidate is None:
                 continue

@@ -13,9 +13,11 @@ from sconify.program.view import RootView, absolute, find
 CONFIGURATION = "/etc/ld.so.conf"
 
 MAX_FILES = 256
-"""Configuration files read: real systems have about ten."""
+"""Configuration files, and patterns that include them: real systems have about ten files and one pattern."""
 MAX_FILE_SIZE = 64 * 1024
 """Bytes of one configuration file: real ones have less than a kilobyte."""
+MAX_MATCHES = 4096
+"""Paths that one pattern may match, in whole or up to one of its slashes: real ones match some files."""
 
 
 def system_directories(view: RootView) -> tuple[str, ...]:
@@ -52,6 +54,7 @@ class _Reader:
     def __init__(self, view: RootView) -> None:
         self._view = view
         self._seen: set[str] = set()
+        self._patterns = 0
 
     def directories(self, path: str) -> Iterator[str]:
         trail = find(self._view, path)
@@ -66,6 +69,9 @@ class _Reader:
             if not words or words[0] == "hwcap":
                 continue
             if words[0] == "include":
+                self._patterns += len(words) - 1
+                if self._patterns > MAX_FILES:
+                    raise UntrustedDataError(f"{CONFIGURATION}: more than {MAX_FILES} includes")
                 for pattern in words[1:]:
                     for included in expand_pattern(self._view, posixpath.join(posixpath.dirname(path), pattern)):
                         yield from self.directories(included)
@@ -80,6 +86,9 @@ def expand_pattern(view: RootView, pattern: str) -> list[str]:
     Args:
         view: The root file system.
         pattern: An absolute pattern; ``*`` and ``?`` match no slash and no leading dot.
+
+    Raises:
+        UntrustedDataError: There are more than ``MAX_MATCHES``.
     """
     paths = ["/"]
     for part in absolute(pattern, working_dir="/").split("/")[1:]:
@@ -93,5 +102,9 @@ def expand_pattern(view: RootView, pattern: str) -> list[str]:
                 continue
             names = fnmatch.filter(view.children(trail.entry.path), part)
             matches += [posixpath.join(path, name) for name in names if part[0] == "." or name[0] != "."]
+            if len(matches) > MAX_MATCHES:
+                raise UntrustedDataError(
+                    f"{CONFIGURATION}: the pattern {pattern} matches more than {MAX_MATCHES} paths"
+                )
         paths = matches
     return sorted(path for path in paths if find(view, path) is not None)

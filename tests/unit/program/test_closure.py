@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from sconify.errors import UserError
+import sconify.program.closure as closure_module
+from sconify.errors import UntrustedDataError, UserError
 from sconify.program.binary import load_program
 from sconify.program.closure import Closure, shared_objects
 from sconify.program.view import RootView
@@ -84,6 +85,17 @@ def test_missing_objects_are_named_with_where_they_were_searched(make_view: Make
     assert (second.name, second.needed_by, second.required) == ("libc.so", "/m.so", False)
     assert (third.name, third.needed_by, third.required) == ("libb.so", "/m.so", False)
     assert second.searched[0] == "/lib/x86_64-linux-gnu"
+
+
+def test_a_search_without_end_is_refused(
+    make_view: MakeView, make_elf: MakeElf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closure_module, "MAX_PROBES", 10_000)
+    names = tuple(f"lib{number}.so" for number in range(200))
+    everything = make_elf(interpreter=GLIBC, needed=names, rpath=":".join(f"/d{number}" for number in range(2000)))
+    with pytest.raises(UntrustedDataError) as error:
+        close(make_view({"/bin/app": everything, GLIBC: make_elf()}))
+    assert error.value.what == "/bin/app: the search for shared objects takes over 10000 steps"
 
 
 def test_what_one_object_does_not_find_another_may(make_view: MakeView, make_elf: MakeElf, library: bytes) -> None:

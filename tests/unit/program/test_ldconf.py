@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from sconify.errors import UntrustedDataError
-from sconify.program.ldconf import MAX_FILE_SIZE, MAX_FILES, expand_pattern, system_directories
+from sconify.program.ldconf import MAX_FILE_SIZE, MAX_FILES, MAX_MATCHES, expand_pattern, system_directories
 from sconify.program.view import RootView
 
 MakeView = Callable[..., RootView]
@@ -42,6 +42,11 @@ def test_configuration_beyond_any_real_size_is_refused(make_view: MakeView) -> N
     many = {f"/etc/c/{number}": b"/x\n" for number in range(MAX_FILES)}
     with pytest.raises(UntrustedDataError, match=rf"includes more than {MAX_FILES} files$"):
         system_directories(make_view({"/etc/ld.so.conf": b"include /etc/c/*\n", **many}))
+    with pytest.raises(UntrustedDataError, match=rf"^/etc/ld\.so\.conf: more than {MAX_FILES} includes$"):
+        system_directories(make_view({"/etc/ld.so.conf": b"include /nope\n" * (MAX_FILES + 1)}))
+    crowd = {f"/c/{number}": None for number in range(MAX_MATCHES + 1)}
+    with pytest.raises(UntrustedDataError, match=rf"the pattern /c/\* matches more than {MAX_MATCHES} paths$"):
+        expand_pattern(make_view(crowd), "/c/*")
 
 
 def test_patterns_match_within_components(make_view: MakeView) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,7 +68,8 @@ def collect(view: RootView, wanted: Iterable[tuple[str, str]], *, links: tuple[E
     """
     inclusions: dict[str, Inclusion] = {}
     modules: dict[str, Entry] = {}
-    trees: list[str] = []
+    trees: set[str] = set()
+    above: set[str] = set()
     pending = list(wanted)[::-1]
     while pending:
         path, reason = pending.pop()
@@ -75,14 +77,15 @@ def collect(view: RootView, wanted: Iterable[tuple[str, str]], *, links: tuple[E
         if trail is None or path in inclusions:
             continue
         top = trail.entry.path
-        if any(lies_in(top, tree) for tree in trees):
-            if trail.links and not any(lies_in(path, tree) for tree in trees):
+        if not trees.isdisjoint(_upwards(top)):
+            if trail.links and trees.isdisjoint(_upwards(path)):
                 inclusions[path] = Inclusion(trail=trail, reason=reason)
             continue
-        if any(lies_in(tree, top) for tree in trees):
+        if top in above:
             continue  # A link to a directory above: what the service needs of it is there already.
         inclusions[path] = Inclusion(trail=trail, reason=reason)
-        trees.append(top)
+        trees.add(top)
+        above.update(_upwards(top))
         for entry in view.walk(top):
             if entry.type is EntryType.FILE and _SHARED_OBJECT.search(entry.path):
                 modules[entry.path] = entry
@@ -91,6 +94,9 @@ def collect(view: RootView, wanted: Iterable[tuple[str, str]], *, links: tuple[E
     return ServiceLibraries(inclusions=tuple(inclusions.values()), modules=tuple(modules.values()), links=links)
 
 
-def lies_in(path: str, directory: str) -> bool:
-    """True if the normal ``path`` is ``directory`` or below it."""
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
+def _upwards(path: str) -> Iterator[str]:
+    """Yield a normal absolute path, its directory, and so on up to the root."""
+    yield path
+    while path != "/":
+        path = posixpath.dirname(path)
+        yield path
