@@ -1,2 +1,134 @@
-//! The runtime.
-fn main() {}
+//! The runtime, PID 1 of the container: says what it is, attests, launches the program, reports its end.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use rustix::process::{set_dumpable_behavior, setrlimit, DumpableBehavior, Resource, Rlimit};
+use sconify_runtime::attest::{attest, Cas, Las, Patience, RETRY_TIME};
+use sconify_runtime::executor::{Executor as _, ExitStatus};
+use sconify_runtime::failure::{Code, Failure};
+use sconify_runtime::manifest::Manifest;
+use sconify_runtime::settings::{is_on, log_level, Settings};
+use sconify_runtime::{info, log, version, warn};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run() -> Result<u8, Failure> {
+    start_log();
+    protect_memory()?;
+    let manifest = Manifest::of_elf(&own_binary()?, variable)?;
+    if is_on(variable("SCONE_HASH")) {
+        print(&format!("{}\n", hex::encode(manifest.measurement())))?;
+        return Ok(0);
+    }
+    if is_on(variable("SCONE_VERSION")) {
+        print(&version::text(&manifest, variable))?;
+    }
+    let settings = Settings::read(variable)?;
+    let cas_key = manifest.cas_key()?;
+
+    let cas = Cas::new(&settings.cas, cas_key, Patience::default())
+        .map_err(|error| Failure::of_attestation(&error.into(), &settings))?;
+    let las = Las::new(&settings.las, manifest.measurement());
+    let attested = attest(&las, &cas, &settings.config_id, RETRY_TIME)
+        .map_err(|error| Failure::of_attestation(&error, &settings))?;
+    info!(
+        "attested to the CAS at {} as {}",
+        settings.cas, settings.config_id
+    );
+    drop(cas);
+
+    if std::env::args_os().len() > 1 {
+        info!("the arguments of the container are ignored: the policy gives the program's");
+    }
+    let launch = attested.configuration.into_launch(&manifest)?;
+    let status = Supervisor
+        .run(launch)
+        .map_err(|error| Failure::new(Code::Launch, "The program can't be launched", &error))?;
+    if let Err(error) = attested.session.report_exit(status) {
+        info!("the CAS was not told how the program ended: {error}");
+    }
+    Ok(exit_code(status))
+}
+
+/// Logs at the level of `SCONE_LOG`, and lets a panic, in whichever thread, end the runtime with a line in the log.
+fn start_log() {
+    let (level, problem) = log_level(variable("SCONE_LOG"));
+    log::start(level);
+    if let Some(problem) = problem {
+        warn!("SCONE_LOG: {problem}; using WARNING");
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        sconify_runtime::fatal!("a state that can't be: {panic}");
+        std::process::exit(Code::Bug as i32);
+    }));
+}
+
+/// Keeps other processes, and core files on the host's disk, away from our memory and the program's.
+fn protect_memory() -> Result<(), Failure> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .and_then(|()| setrlimit(Resource::Core, none))
+        .map_err(|error| {
+            Failure::new(
+                Code::System,
+                "Could not protect the memory of the runtime",
+                &error,
+            )
+        })
+}
+
+fn own_binary() -> Result<Vec<u8>, Failure> {
+    std::fs::read("/proc/self/exe").map_err(|error| {
+        Failure::new(
+            Code::System,
+            "Could not read the runtime's own file, /proc/self/exe",
+            &error,
+        )
+        .mended_by("mount /proc in the container and let its user read the binary")
+    })
+}
+
+/// The value of an environment variable; one that is no UTF-8 is read as far as it goes, and then refused by whom it concerns.
+fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::new(Code::System, "Could not write to standard output", &error))
+}
+
+/// What `docker run` shows natively: the program's code, or 128 and the number of the signal that ended it. PID 1 can't die by a signal itself.
+fn exit_code(status: ExitStatus) -> u8 {
+    match status {
+        ExitStatus::Exited(code) => code as u8,
+        ExitStatus::Signalled(signal) => 128 + signal as u8,
+    }
+}
+
+struct Supervisor;
+
+impl sconify_runtime::executor::Executor for Supervisor {
+    type Error = std::io::Error;
+
+    fn run(
+        &self,
+        _launch: sconify_runtime::executor::Launch,
+    ) -> Result<ExitStatus, std::io::Error> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
