@@ -74,7 +74,7 @@ def image_environment(request: Request, authority: Authority) -> dict[str, str]:
     """Return the environment of the output image: where the CAS and the LAS are, what to ask for, and the variables."""
     return {
         "SCONE_CAS_ADDR": authority.cas_address,
-        "SCONE_CONFIG_ID": f"{authority.session}/{request.service}",
+        "SCONE_CONFIG_ID": authority.config_id(request.service),
         "SCONE_LAS_ADDR": authority.las_address,
         **request.variables,
     }

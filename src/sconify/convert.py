@@ -120,7 +120,7 @@ def convert(request: Request, *, progress: Progress) -> Conversion:
     return Conversion(
         session=authority.session,
         session_hash=session_hash,
-        config_id=authority.config_id,
+        config_id=authority.config_id(request.service),
         measurement=measurement(manifest),
         image=written,
         native_size=native.size,

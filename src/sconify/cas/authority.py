@@ -38,6 +38,10 @@ class Authority:
         """SHA-256 of the CAS key's SubjectPublicKeyInfo, 64 hex digits."""
         return self.client.cas.key_sha256.hex()
 
+    def config_id(self, service: str) -> str:
+        """Return what the image presents to the CAS: ``NAMESPACE/SESSION/SERVICE``."""
+        return f"{self.session}/{service}"
+
     def upload(self, text: str) -> str:
         """Store the session, with its namespace if it is to be created; return the session's hash, 64 hex digits.
 

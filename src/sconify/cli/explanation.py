@@ -14,6 +14,9 @@ from sconify.shield.explain import document, rows
 LEFT_OUT_SHOWN = 10
 """Paths that stay behind which are shown without ``--verbose``."""
 
+PIPED_WIDTH = 160
+"""Columns of the table where there is no terminal to tell."""
+
 
 def print_explanation(choice: Choice, *, as_json: bool, verbose: bool, color: bool) -> None:
     """Print the plan of a conversion.
@@ -28,6 +31,8 @@ def print_explanation(choice: Choice, *, as_json: bool, verbose: bool, color: bo
         print(json.dumps(_choice_document(choice), indent=2, ensure_ascii=True))
         return
     console = Console(no_color=not color, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
     console.print(f"program: {choice.program.path}", markup=False)
     console.print(f"command: {json.dumps(list(choice.command))}", markup=False)
     console.print(f"working directory: {choice.working_directory}", markup=False)
