@@ -1,8 +1,8 @@
 """The embedded CAS and LAS: started on this machine when an image is converted without ``--cas``, for tests.
 
 Both run detached, in debug mode, and stay until they are stopped or the machine is. They listen on the loopback address
-and on the container bridges of this machine, never on its outer interfaces. Their state, in ``$XDG_DATA_HOME/sconify``
-(by default ``~/.local/share/sconify``), is::
+and on the container bridges of this machine, never on its outer interfaces. Their state, in
+``$XDG_DATA_HOME/sconify/embedded`` (by default ``~/.local/share/sconify/embedded``), is::
 
     lock            held while somebody starts or stops them
     services.json   processes, addresses, ports and key of the running or last run services
@@ -100,10 +100,12 @@ class _State:
 
 
 def default_state_directory() -> Path:
-    """Return ``$XDG_DATA_HOME/sconify``, or ``~/.local/share/sconify``."""
+    """Return ``$XDG_DATA_HOME/sconify/embedded``, or ``~/.local/share/sconify/embedded``."""
     base = os.environ.get("XDG_DATA_HOME")
     # The XDG specification says to pass over a relative path.
-    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "share") / "sconify"
+    return (
+        (Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "share") / "sconify" / "embedded"
+    )
 
 
 def ensure_embedded(state_dir: Path | None = None) -> EmbeddedServices:

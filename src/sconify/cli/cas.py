@@ -9,16 +9,13 @@ import click
 from sconify.cas.attest import attest_cas, parse_key
 from sconify.cas.attested import CasAddress
 from sconify.cas.client_config import ClientConfig
-from sconify.cli.cas_serve import serve
+from sconify.cli.lazy import LazyGroup
 from sconify.errors import UserError
 
 
-@click.group()
+@click.group(cls=LazyGroup, lazy={"serve": "sconify.cli.cas_serve:serve"})
 def cas() -> None:
     """Configuration and attestation service: keeps sessions, and gives them to services that prove what they are."""
-
-
-cas.add_command(serve)
 
 
 @cas.command()

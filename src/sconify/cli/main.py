@@ -5,14 +5,13 @@ from __future__ import annotations
 import click
 
 from sconify import __version__
-from sconify.cli.cas import cas
-from sconify.cli.embedded import embedded
 from sconify.cli.errors import run_command
-from sconify.cli.las import las
-from sconify.cli.session import session
+from sconify.cli.lazy import LazyGroup
+
+_GROUPS = {name: f"sconify.cli.{name}:{name}" for name in ("cas", "embedded", "las", "session")}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, lazy=_GROUPS, context_settings={"help_option_names": ["-h", "--help"]})
 def sconify() -> None:
     """Confidential containers: services, sessions and their attestation. Images are converted by `sconify_image`."""
 
@@ -21,10 +20,6 @@ def sconify() -> None:
 def version() -> None:
     """Print the version."""
     click.echo(__version__)
-
-
-for group in (cas, embedded, las, session):
-    sconify.add_command(group)
 
 
 def main() -> None:

@@ -230,10 +230,10 @@ finally:
 
 def test_default_state_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert default_state_directory() == tmp_path / "sconify"
+    assert default_state_directory() == tmp_path / "sconify" / "embedded"
     monkeypatch.setenv("XDG_DATA_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_state_directory() == tmp_path / ".local" / "share" / "sconify"
+    assert default_state_directory() == tmp_path / ".local" / "share" / "sconify" / "embedded"
 
 
 def test_unusable_state_directory_is_a_service_error(tmp_path: Path) -> None:
