@@ -54,14 +54,14 @@ pub fn contents() -> BTreeMap<&'static str, Vec<u8>> {
         ("/app/a!b", b"sorts between /app/a and /app/a/".to_vec()),
         (
             "/app/big",
-            [noise(100_000, 1), b"abc ".repeat(30_000), noise(70_000, 2)].concat(),
+            [noise(66_000, 1), b"abc ".repeat(30_000), noise(3_000, 2)].concat(),
         ),
         ("/app/empty", Vec::new()),
         ("/app/hard", b"linked".to_vec()),
         ("/app/hardlink", b"linked".to_vec()),
         ("/app/lib/inner", b"inner content".to_vec()),
         ("/lib/plain.so", b"\x7fELF plain".to_vec()),
-        ("/srv/data", noise(65_536, 3)),
+        ("/srv/data", noise(1_000, 3)),
     ])
 }
 
