@@ -9,7 +9,6 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 import zstandard
 
@@ -36,7 +35,7 @@ class LayerWriter:
     """Collects entries and writes them, sorted, as one layer.
 
     The order of calls does not matter. Directories that nobody adds are made: 0755, owned by root. Only contents given
-    as bytes are kept in memory. A context manager: if it is left before ``finish``, nothing stays.
+    as bytes are kept in memory. Nothing is on the disk before ``finish``, and nothing stays if that fails.
     """
 
     def __init__(self, path: Path, *, compression: Compression = Compression.NONE, epoch: int | None = None) -> None:
@@ -53,16 +52,6 @@ class LayerWriter:
         self._epoch = int(time.time()) if epoch is None else epoch
         self._entries: dict[str, Entry] = {}
         self._bytes: dict[str, bytes] = {}
-        self._finished = False
-
-    def __enter__(self) -> LayerWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if not self._finished:
-            self._path.unlink(missing_ok=True)
 
     def add(self, entry: Entry) -> None:
         """Add an entry as it stands, content included; times are cut to seconds. The root is left out.
@@ -154,7 +143,6 @@ class LayerWriter:
         except BaseException:
             output.discard()
             raise
-        self._finished = True
         return layer
 
     def _add_missing_parents(self) -> None:

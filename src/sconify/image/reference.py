@@ -28,6 +28,7 @@ _FORMS = (
     "containers-storage:NAME[:TAG] or docker://NAME[:TAG]"
 )
 _PATH_TRANSPORTS = frozenset({Transport.DOCKER_ARCHIVE, Transport.OCI, Transport.OCI_ARCHIVE})
+_UNFINISHED = {transport.value for transport in Transport} - {Transport.REGISTRY.value}
 
 # The grammar is github.com/distribution/reference's, the one that Docker, podman and skopeo share.
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -111,6 +112,8 @@ def _split_transport(text: str) -> tuple[Transport, str]:
 def _parse_name(transport: Transport, rest: str) -> ImageReference | None:
     match = _NAMED.fullmatch(rest)
     if match is None or len(match["name"]) > _MAX_NAME:
+        return None
+    if transport is Transport.LOCAL and match["name"] in _UNFINISHED:
         return None
     tag = match["tag"] or (None if match["digest"] else "latest")
     return ImageReference(transport=transport, name=match["name"], tag=tag, digest=match["digest"])

@@ -21,6 +21,7 @@ from sconify.image.publication import NewImage, StagedImage, descriptor
 from sconify.image.reference import ImageReference
 from sconify.image.storage import reading, writing
 
+_STAGING = ".staging-"
 LAYOUT_FILE = canonical_json({"imageLayoutVersion": "1.0.0"})
 
 
@@ -52,7 +53,7 @@ def layout_has(path: Path, tag: str) -> bool:
     """
     if not path.exists():
         return False
-    if path.is_dir() and not any(path.iterdir()):
+    if path.is_dir() and all(file.name.startswith(_STAGING) for file in path.iterdir()):
         return False
     return any(_tag_of(item) == tag for item in _read_index(path)["manifests"])
 
@@ -99,7 +100,7 @@ class StagedLayout(StagedImage):
     def _stage(self) -> None:
         with writing(self._path):
             self._path.mkdir(exist_ok=True)
-            self._staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=self._path))
+            self._staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self._path))
         for layer in self.image.layers:
             self._write(layer.digest, layer.blob)
         self._write(self.image.id, self.image.config)

@@ -122,21 +122,20 @@ def read_members(archive: Extent, *, label: str) -> Iterator[Member]:
 
 
 def _next_member(window: _Archive, offset: int) -> Member | None:
-    extended = _Extended()
+    extended: _Extended | None = None
     while True:
         block = window.read(offset, BLOCK)
-        if not block:
-            if extended != _Extended():
-                raise TarError("the archive ends after an extended header")
-            return None
-        header = parse_header(block)
+        header = parse_header(block) if block else None
         if header is None:
+            if extended is not None:
+                raise TarError("the archive ends after an extended header")
             return None
         offset += BLOCK
         if header.size < 0:
             raise TarError(f"the size of {_show(header.name)} is negative")
         if header.type in {b"x", b"L", b"K"}:
             data = window.exact(offset, header.size)
+            extended = extended or _Extended()
             if header.type == b"x":
                 extended.records = parse_pax(data)
             elif header.type == b"L":
@@ -144,7 +143,7 @@ def _next_member(window: _Archive, offset: int) -> Member | None:
             else:
                 extended.target = data.partition(b"\0")[0]
         elif header.type != b"g":
-            return _member(window, header, block, offset, extended)
+            return _member(window, header, block, offset, extended or _Extended())
         offset += header.size + -header.size % BLOCK
 
 
