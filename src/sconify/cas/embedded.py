@@ -1,21 +1,13 @@
 """The embedded CAS and LAS: started on this machine when an image is converted without ``--cas``, for tests.
 
 Both run detached, in debug mode, and stay until they are stopped or the machine is. They listen on the loopback address
-and on the container bridges of this machine, never on its outer interfaces. Their state, in
-``$XDG_DATA_HOME/sconify/embedded`` (by default ``~/.local/share/sconify/embedded``), is::
-
-    lock            held while somebody starts or stops them
-    services.json   processes, addresses, ports and key of the running or last run services
-    cas/            the store of the CAS
-    cas.log las.log
+and on the container bridges of this machine, never on its outer interfaces.
 
 Addresses are written into converted images, so the ports of the last run are taken again whenever they are free.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import select
 import socket
@@ -24,18 +16,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sconify import __version__
 from sconify.cas.attest import attest_cas
-from sconify.cas.attested import DEFAULT_CLIENT_PORT, CasAddress
+from sconify.cas.attested import CasAddress
 from sconify.cas.bridges import bridge_addresses
 from sconify.cas.daemon import Daemon
+from sconify.cas.embedded_state import (
+    Ports,
+    State,
+    default_state_directory,
+    locked,
+    read_state,
+    write_state,
+)
 from sconify.errors import ServiceError, UntrustedDataError
-from sconify.las.request import DEFAULT_PORT as DEFAULT_LAS_PORT
 from sconify.las.request import LasAddress, request_info
-
-DEFAULT_ENCLAVE_PORT = 18765
 
 _LOOPBACK = "127.0.0.1"
 _READY_TIMEOUT = 30.0
@@ -80,34 +76,6 @@ class EmbeddedServices:
         return f"localhost:{self.las_port}"
 
 
-@dataclass(frozen=True)
-class _Ports:
-    client: int = DEFAULT_CLIENT_PORT
-    enclave: int = DEFAULT_ENCLAVE_PORT
-    las: int = DEFAULT_LAS_PORT
-
-
-@dataclass(frozen=True)
-class _State:
-    """What ``services.json`` says; ``key`` is None until the CAS was ready once."""
-
-    version: str
-    addresses: tuple[str, ...]
-    ports: _Ports
-    key: bytes | None
-    cas: Daemon
-    las: Daemon
-
-
-def default_state_directory() -> Path:
-    """Return ``$XDG_DATA_HOME/sconify/embedded``, or ``~/.local/share/sconify/embedded``."""
-    base = os.environ.get("XDG_DATA_HOME")
-    # The XDG specification says to pass over a relative path.
-    return (
-        (Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "share") / "sconify" / "embedded"
-    )
-
-
 def ensure_embedded(state_dir: Path | None = None) -> EmbeddedServices:
     """Return the embedded services; start them, or start them anew when they can't be used as they are.
 
@@ -121,15 +89,15 @@ def ensure_embedded(state_dir: Path | None = None) -> EmbeddedServices:
         ServiceError: They could not be started in time; the message has the end of the log.
     """
     state_dir = state_dir or default_state_directory()
-    with _locked(state_dir):
+    with locked(state_dir):
         addresses = (_LOOPBACK, *bridge_addresses())
-        state = _read_state(state_dir)
+        state = read_state(state_dir)
         if state is not None:
             if state.version == __version__ and set(addresses) <= set(state.addresses) and _is_ready(state):
                 return _services(state, started=False)
             state.cas.stop()
             state.las.stop()
-        ports = _free_ports(state.ports if state else _Ports(), addresses)
+        ports = _free_ports(state.ports if state else Ports(), addresses)
         return _services(_start(state_dir, addresses, ports), started=True)
 
 
@@ -142,8 +110,8 @@ def embedded_status(state_dir: Path | None = None) -> EmbeddedServices | None:
     state_dir = state_dir or default_state_directory()
     if not state_dir.exists():
         return None
-    with _locked(state_dir):
-        state = _read_state(state_dir)
+    with locked(state_dir):
+        state = read_state(state_dir)
         return _services(state, started=False) if state is not None and _is_ready(state) else None
 
 
@@ -159,15 +127,15 @@ def stop_embedded(state_dir: Path | None = None) -> bool:
     state_dir = state_dir or default_state_directory()
     if not state_dir.exists():
         return False
-    with _locked(state_dir):
-        state = _read_state(state_dir)
+    with locked(state_dir):
+        state = read_state(state_dir)
         if state is None:
             return False
         ran = [state.cas.stop(), state.las.stop()]
         return any(ran)
 
 
-def _start(state_dir: Path, addresses: tuple[str, ...], ports: _Ports) -> _State:
+def _start(state_dir: Path, addresses: tuple[str, ...], ports: Ports) -> State:
     las_arguments = ["las", "serve", *(f"--listen={address}:{ports.las}" for address in addresses)]
     cas_arguments = [
         *("cas", "serve", "--debug", f"--state-dir={state_dir / 'cas'}"),
@@ -176,12 +144,12 @@ def _start(state_dir: Path, addresses: tuple[str, ...], ports: _Ports) -> _State
     ]
     with _launched(las_arguments, state_dir / "las.log") as las, _launched(cas_arguments, state_dir / "cas.log") as cas:
         # Written before anybody waits, so that a command that is killed here leaves nothing that can't be found.
-        _write_state(state_dir, _State(__version__, addresses, ports, None, cas.daemon, las.daemon))
+        write_state(state_dir, State(__version__, addresses, ports, None, cas.daemon, las.daemon))
         deadline = time.monotonic() + _READY_TIMEOUT
         las.wait(deadline)
         cas.wait(deadline)
-        state = _State(__version__, addresses, ports, _attested_key(ports), cas.daemon, las.daemon)
-        _write_state(state_dir, state)
+        state = State(__version__, addresses, ports, _attested_key(ports), cas.daemon, las.daemon)
+        write_state(state_dir, state)
     return state
 
 
@@ -227,7 +195,7 @@ def _launched(arguments: Sequence[str], log: Path) -> Iterator[_Launched]:
         os.close(ready)
 
 
-def _is_ready(state: _State) -> bool:
+def _is_ready(state: State) -> bool:
     if state.key is None or not (state.cas.is_alive() and state.las.is_alive()):
         return False
     try:
@@ -237,15 +205,15 @@ def _is_ready(state: _State) -> bool:
         return False
 
 
-def _attested_key(ports: _Ports) -> bytes:
+def _attested_key(ports: Ports) -> bytes:
     address = CasAddress(_LOOPBACK, ports.client)
     return attest_cas(address, allow_debug=True, timeout=_PROBE_TIMEOUT, retries=0).key_sha256
 
 
-def _free_ports(wanted: _Ports, addresses: tuple[str, ...]) -> _Ports:
+def _free_ports(wanted: Ports, addresses: tuple[str, ...]) -> Ports:
     client = _free_port(wanted.client, (_LOOPBACK,), taken=())
     enclave = _free_port(wanted.enclave, addresses, taken=(client,))
-    return _Ports(client, enclave, _free_port(wanted.las, addresses, taken=(client, enclave)))
+    return Ports(client, enclave, _free_port(wanted.las, addresses, taken=(client, enclave)))
 
 
 def _free_port(wanted: int, addresses: tuple[str, ...], *, taken: tuple[int, ...]) -> int:
@@ -264,7 +232,7 @@ def _free_port(wanted: int, addresses: tuple[str, ...], *, taken: tuple[int, ...
     )
 
 
-def _services(state: _State, *, started: bool) -> EmbeddedServices:
+def _services(state: State, *, started: bool) -> EmbeddedServices:
     assert state.key is not None
     return EmbeddedServices(
         cas_host=_LOOPBACK,
@@ -277,52 +245,3 @@ def _services(state: _State, *, started: bool) -> EmbeddedServices:
         cas=state.cas,
         las=state.las,
     )
-
-
-@contextmanager
-def _locked(state_dir: Path) -> Iterator[None]:
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state_dir.chmod(0o700)
-        with (state_dir / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-    except OSError as error:
-        raise ServiceError(
-            f"the state of the embedded services in {state_dir} can't be used: {error.strerror or error}",
-            remedy="set XDG_DATA_HOME to a directory of your own, or name a CAS with --cas=HOST:PORT",
-        ) from error
-
-
-def _read_state(state_dir: Path) -> _State | None:
-    """Return the recorded state; a file that is missing or damaged records nothing."""
-    try:
-        document: Any = json.loads((state_dir / "services.json").read_bytes())
-        client, enclave, las = (document["ports"][name] for name in ("client", "enclave", "las"))
-        key = document["key"]
-        if not all(isinstance(port, int) and 0 < port < 65536 for port in (client, enclave, las)):
-            raise ValueError("no ports")
-        return _State(
-            str(document["version"]),
-            tuple(str(address) for address in document["addresses"]),
-            _Ports(client, enclave, las),
-            None if key is None else bytes.fromhex(key),
-            Daemon.from_json(document["cas"], log=state_dir / "cas.log"),
-            Daemon.from_json(document["las"], log=state_dir / "las.log"),
-        )
-    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def _write_state(state_dir: Path, state: _State) -> None:
-    document = {
-        "version": state.version,
-        "addresses": list(state.addresses),
-        "ports": {"client": state.ports.client, "enclave": state.ports.enclave, "las": state.ports.las},
-        "key": None if state.key is None else state.key.hex(),
-        "cas": state.cas.to_json(),
-        "las": state.las.to_json(),
-    }
-    new = state_dir / "services.json.new"
-    new.write_text(json.dumps(document, indent=2) + "\n")
-    new.replace(state_dir / "services.json")

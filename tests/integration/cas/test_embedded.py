@@ -19,7 +19,8 @@ from sconify.cas.attest import attest_cas, connect
 from sconify.cas.attested import CasAddress
 from sconify.cas.bridges import bridge_addresses
 from sconify.cas.client_config import ClientConfig
-from sconify.cas.embedded import default_state_directory, embedded_status, ensure_embedded, stop_embedded
+from sconify.cas.embedded import embedded_status, ensure_embedded, stop_embedded
+from sconify.cas.embedded_state import default_state_directory
 from sconify.errors import ServiceError
 from sconify.las.request import LasAddress, request_info
 
@@ -240,3 +241,27 @@ def test_unusable_state_directory_is_a_service_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ServiceError, match="can't be used"):
         ensure_embedded(tmp_path / "file" / "state")
+
+
+def test_commands(tmp_path: Path) -> None:
+    def run(command: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "sconify.cli.main", "embedded", command],
+            env={**os.environ, "XDG_DATA_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout
+
+    run("status", code=4)
+    assert run("stop") == "not running\n"
+    try:
+        shown = run("start")
+        assert "CAS client API: 127.0.0.1:" in shown
+        assert run("status") == shown
+    finally:
+        assert run("stop") == "stopped\n"
+    run("status", code=4)
