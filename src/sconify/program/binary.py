@@ -140,8 +140,10 @@ def _check_runnable(trail: Trail, head: bytes) -> None:
     if identity is None:
         shebang = parse_shebang(head)
         if shebang is not None:
-            program = shebang.program
-            raise UserError(f"{trail.path} is a script: interpreter {program}", remedy=f"give --binary={program}")
+            program = "PATH with the program that the script starts" if shebang.is_shell else shebang.program
+            raise UserError(
+                f"{trail.path} is a script: interpreter {shebang.program}", remedy=f"give --binary={program}"
+            )
         raise UserError(
             f"{trail.path} is neither an ELF file nor a script with an interpreter line (#!)",
             remedy="give --binary=PATH with the path of a program",
@@ -180,12 +182,10 @@ def detect_symlinks(
         place = find(view, absolute(directory, working_dir=working_dir))
         if place is None or place.entry.type is not EntryType.DIRECTORY:
             continue
-        if place.entry.path == posixpath.dirname(program.path):
-            found.update((link.path, link) for link in place.links)
         for name in view.children(place.entry.path):
             path = posixpath.join(place.entry.path, name)
             entry = view.lookup(path)
-            if entry is None or entry.type is not EntryType.SYMLINK:
+            if entry is None or (entry.type is not EntryType.SYMLINK and path != program.path):
                 continue
             trail = find(view, path)
             if trail is not None and trail.entry.path == program.path:

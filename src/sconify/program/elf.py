@@ -281,7 +281,7 @@ class _Reader:
         for segment in segments:
             if segment.type == _PT_LOAD and segment.address <= address < segment.address + segment.file_size:
                 start = segment.offset + address - segment.address
-                return range(start, min(start + size, self._size))
+                return range(start, start + size)
         raise self._malformed("the dynamic strings are in no loaded segment")
 
     def _search_path(self, strings: range, offset: int | None) -> tuple[str, ...]:

@@ -17,6 +17,10 @@ from sconify.program.view import RootView, Trail
 MAX_UNWRAPPINGS = 8
 """A shell that starts a script that starts ...: the kernel stops at 5 interpreters (BINPRM_MAX_RECURSION)."""
 
+MAX_SHOWN = 200
+"""Characters of an argv that a message shows."""
+
+_SUGGESTIBLE = re.compile(r"[\w@%+=:,./ -]+")
 _COMMAND_WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 _SHELL_FLAGS = frozenset("ceuxf")
 """Options of a shell that change nothing about one literal command, and ``-c`` itself."""
@@ -152,10 +156,10 @@ class _Unwrapper:
                 )
             return None
         if shebang.is_shell:
-            arguments = _suggest(argv[1:]) if len(argv) > 1 else "PROGRAM ARGUMENTS"
             raise UserError(
                 f"{trail.path}, which the image starts, is a shell script ({shebang.program}), expected a program",
-                remedy=f'give --binary=PATH with the program that the script starts, and --command="{arguments}"',
+                remedy="give --binary=PATH with the program that the script starts, "
+                f'and --command="{_suggest(argv[1:])}"',
             )
         return (*shebang.argv, self._script_path(argv[0], trail), *argv[1:]), f"{trail.path} run by its interpreter"
 
@@ -198,19 +202,18 @@ def _shell_script(argv: tuple[str, ...]) -> str:
     if words and posixpath.basename(argv[0]) == "busybox" and words[0] in SHELLS:
         words.pop(0)
     has_script = False
-    while words and words[0][:1] in ("-", "+") and words[0] not in ("-", "--"):
+    while words and words[0].startswith("-") and words[0] not in ("-", "--"):
         option = words.pop(0)
         flags = option[1:]
         if flags.endswith("o") and words and words[0] in _SHELL_NAMED_OPTIONS:
             words.pop(0)
             flags = flags[:-1]
-        unknown = "".join(sorted(set(flags) - _SHELL_FLAGS))
-        if unknown:
+        if set(flags) - _SHELL_FLAGS:
             raise UserError(
                 f"the image starts {_show(argv)}, and the shell's option {option} changes how the command runs",
                 remedy=remedy,
             )
-        has_script = has_script or ("c" in flags and option[0] == "-")
+        has_script = has_script or "c" in flags
     if words and words[0] in ("-", "--"):
         words.pop(0)
     if not words:
@@ -223,11 +226,13 @@ def _shell_script(argv: tuple[str, ...]) -> str:
 
 
 def _show(argv: Sequence[str]) -> str:
-    """Return an argv for a message, in one line of bearable length."""
-    text = shlex.join(argv).encode(errors="backslashreplace").decode().replace("\n", "\\n")
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    """Return an argv for a message, in one line of bearable length that does nothing to a terminal."""
+    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shlex.join(argv))
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _suggest(argv: Sequence[str]) -> str:
-    """Return an argv as the value of --command inside double quotes."""
-    return " ".join(f"'{word}'" if re.search(r"[\s\"]", word) or not word else word for word in argv)
+    """Return an argv as it can stand between the double quotes of --command="..." in a shell."""
+    if not argv or not all(_SUGGESTIBLE.fullmatch(word) for word in argv):
+        return "PROGRAM ARGUMENTS"
+    return " ".join(f"'{word}'" if " " in word else word for word in argv)

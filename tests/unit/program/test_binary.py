@@ -98,6 +98,10 @@ def test_messages_when_the_file_is_no_program_for_us(make_view: MakeView, make_e
         "give --binary=/usr/bin/python3",
     )
     assert problem(b"#!/usr/bin/env python3\n") == ("/app is a script: interpreter python3", "give --binary=python3")
+    assert problem(b"#!/bin/sh -e\n") == (
+        "/app is a script: interpreter /bin/sh",
+        "give --binary=PATH with the program that the script starts",
+    )
     assert problem(b"PK\x03\x04") == (
         "/app is neither an ELF file nor a script with an interpreter line (#!)",
         program,
@@ -144,6 +148,15 @@ def test_links_outside_the_search_path_are_not_looked_for(make_view: MakeView, e
     called = load(view, "/data/app")
     links = detect_symlinks(view, called, environment={"PATH": "/srv"}, working_dir="/")
     assert [link.path for link in links] == ["/data/app", "/opt/bin/link"]
+
+
+def test_links_of_directories_count(make_view: MakeView, elf: bytes) -> None:
+    view = make_view({"/bin": "usr/bin", "/sbin": "usr/sbin", "/usr/sbin/tool": "/opt/tool", "/opt/tool": elf})
+    links = detect_symlinks(view, load(view, "/opt/tool"), environment={}, working_dir="/")
+    assert [link.path for link in links] == ["/sbin", "/usr/sbin/tool"]
+    view = make_view({"/bin": "usr/bin", "/sbin": "usr/sbin", "/usr/sbin": None, "/usr/bin/tool": elf})
+    links = detect_symlinks(view, load(view, "/usr/bin/tool"), environment={}, working_dir="/")
+    assert [link.path for link in links] == ["/bin"]
 
 
 def test_hard_links_are_one_file(view: RootView) -> None:

@@ -338,6 +338,18 @@ def test_each_module_is_loaded_on_its_own_after_the_program(make_view: MakeView,
     assert found(closure) == ["/lib/libapp.so", "/m/1/libown.so", "/m/2/libown.so"]
 
 
+def test_a_module_that_its_own_libraries_need(make_view: MakeView, make_elf: MakeElf) -> None:
+    view = make_view(
+        {
+            "/bin/app": make_elf(interpreter=GLIBC),
+            GLIBC: make_elf(),
+            "/m/a.so": make_elf(soname="liba.so", needed=("libb.so",), runpath="$ORIGIN"),
+            "/m/libb.so": make_elf(soname="libb.so", needed=("liba.so",)),
+        }
+    )
+    assert found(close(view, modules=("/m/a.so",))) == ["/m/libb.so"]
+
+
 def test_musl_order(make_view: MakeView, make_elf: MakeElf, library: bytes) -> None:
     places = ["/env", "/run", "/lib", "/usr/local/lib", "/usr/lib"]
     while places:

@@ -141,6 +141,11 @@ def test_another_program_is_refused_with_both_names(view: RootView) -> None:
     )
 
 
+def test_a_tool_of_busybox_is_another_program_and_no_shell(view: RootView) -> None:
+    what, _ = refusal(view, "ls", "-l")
+    assert what == "the image starts ls -l, which runs /bin/busybox, but --binary is /usr/bin/python3.11"
+
+
 def test_a_program_that_is_not_there(view: RootView) -> None:
     what, remedy = refusal(view, "gunicorn", "app:app")
     assert what.startswith("the image starts gunicorn app:app, but gunicorn is in no directory of the image's PATH (")
@@ -173,6 +178,7 @@ def test_shell_scripts_are_refused_with_the_program_they_would_start(view: RootV
         message,
         start + "--command=\"redis-server 'a b'\"",
     )
+    assert refusal(view, "/docker-entrypoint.sh", cmd=["echo", "$HOME"])[1] == start + '--command="PROGRAM ARGUMENTS"'
     assert refusal(view, "sh", "/docker-entrypoint.sh") == (
         "the image starts the shell script /docker-entrypoint.sh (sh /docker-entrypoint.sh), expected a program",
         BOTH,
@@ -192,8 +198,8 @@ def test_shells_that_do_more_than_run_one_command(view: RootView) -> None:
 
 
 def test_long_and_odd_arguments_stay_one_line(view: RootView) -> None:
-    what, _ = refusal(view, "redis-server", "a\nb\udc80", "x" * 1000)
-    assert "a\\nb\\udc80" in what
+    what, _ = refusal(view, "redis-server", "a\nb\udc80\x1b[2J", "x" * 1000)
+    assert "a\\nb\\udc80\\x1b[2J" in what
     assert len(what) < 400
 
 

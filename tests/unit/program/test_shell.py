@@ -116,6 +116,8 @@ def test_every_unquoted_metacharacter_is_refused(text: str, construct: str, befo
         ("app a'b'\"c\"d", ["app", "abcd"]),
         ("app --key=value a#b x=1", ["app", "--key=value", "a#b", "x=1"]),
         ("'a=b' c", ["a=b", "c"]),
+        ("'if' x", ["if", "x"]),
+        ('"i"f x', ["if", "x"]),
         ("/bin/echo if cd", ["/bin/echo", "if", "cd"]),
     ],
 )
