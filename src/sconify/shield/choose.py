@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sconify.errors import UserError
 from sconify.image.model import Entry, EntryType
 from sconify.image.source import Image
 from sconify.program.binary import DEFAULT_PATH, Program, detect_symlinks, load_program
@@ -101,6 +102,8 @@ def _need(
     for dependency in closure.dependencies:
         planner.need(dependency.trail, dependency.reason)
     for missing in closure.missing:
+        if missing.required:
+            raise UserError(missing.message(), remedy="mend the native image: the program can't start there either")
         planner.warn(missing.message())
     for link in detect_symlinks(root, program, environment=environment, working_dir=working_directory):
         planner.need_alone(link.path, f"a link to {program.path}")
