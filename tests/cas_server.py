@@ -89,7 +89,16 @@ class Client:
         return (self.directory / "cert.pem").read_text()
 
     def request(self, path: str, *options: str, body: str | bytes | None = None, identify: bool = True) -> Answer:
-        command = ["curl", "--silent", "--show-error", "--insecure", "--max-time", "30", "--write-out", "\n%{http_code}"]
+        command = [
+            "curl",
+            "--silent",
+            "--show-error",
+            "--insecure",
+            "--max-time",
+            "30",
+            "--write-out",
+            "\n%{http_code}",
+        ]
         if identify:
             command += ["--cert", str(self.directory / "cert.pem"), "--key", str(self.directory / "key.pem")]
         data = None

@@ -53,8 +53,8 @@ def _judge_kind(evidence: VerifiedEvidence, *, tolerate: tuple[str, ...], mode: 
 def _judge_measurement(evidence: VerifiedEvidence, *, service: Service) -> None:
     """Accept if any factor of the policy (OR) holds as a whole (AND)."""
     got = evidence.measurement.hex()
-    expected = sorted({value for factor in service.attestation for value in factor.mrenclave})
-    if not any(got in factor.mrenclave for factor in service.attestation):
+    expected = sorted({value for factor in service.factors for value in factor.mrenclave})
+    if not any(got in factor.mrenclave for factor in service.factors):
         raise UntrustedDataError(
             f"check measurement: got {got}, expected {' or '.join(expected) or 'one, but the policy names none'}",
             remedy="start the program as it was measured (same binary, same SCONE_HEAP and SCONE_STACK), "

@@ -28,6 +28,7 @@ PEER_KEY = "sconify.peer_key"
 MAX_BODY = (1 << 20) + 4096
 """Bytes of a request body: a session of the largest size."""
 
+_TOO_LARGE = f"the body is larger than {MAX_BODY} bytes"
 _log = logging.getLogger("sconify.cas")
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -39,7 +40,7 @@ class Api(ABC):
         """Answer one request and log it: no query, no header, no body, for they may hold secrets."""
         begin = time.monotonic()
         request = Request(environ)
-        request.max_content_length = MAX_BODY
+        request.max_content_length = MAX_BODY + 1
         response = self._answer(request)
         if response.status_code >= 400:
             # The rest of a refused body is not read, so nothing can follow on this connection.
@@ -67,7 +68,7 @@ class Api(ABC):
         try:
             return self.handle(request)
         except RequestEntityTooLarge:
-            return _error(TooLargeError(f"the body is larger than {MAX_BODY} bytes"))
+            return _error(TooLargeError(_TOO_LARGE))
         except HTTPException:
             return _error(BadRequestError("the request is malformed"))
         except SconifyError as error:
@@ -101,8 +102,15 @@ def parse_body(request: Request, model: type[_M]) -> _M:
 
 
 def body(request: Request) -> bytes:
-    """Return the body, at most ``MAX_BODY`` bytes."""
+    """Return the body.
+
+    Raises:
+        TooLargeError: It is larger than ``MAX_BODY`` bytes.
+    """
     data: bytes = request.get_data(cache=False)
+    # A body in chunks has no announced length, and is cut off at the limit rather than refused.
+    if len(data) > MAX_BODY:
+        raise TooLargeError(_TOO_LARGE)
     return data
 
 

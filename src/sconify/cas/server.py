@@ -64,9 +64,9 @@ class CasServer:
         bound = []
         try:
             for listener in (*self._clients, *self._enclaves):
-                listener.bind()
+                listener.open()
                 bound.append(listener)
-        except (UserError, ServiceError):
+        except UserError:
             for listener in bound:
                 listener.stop()
             raise
@@ -124,6 +124,7 @@ class _Listener(wsgi.Server):
         self.ssl_adapter = tls
         self._address = address
         self._flag = flag
+        self._cause: OSError | None = None
 
     @property
     def bound(self) -> Address:
@@ -131,24 +132,31 @@ class _Listener(wsgi.Server):
         host, port = self.bind_addr
         return Address(host=host, port=port)
 
-    def bind(self, *args: Any) -> Any:
-        """Bind the address and listen; called by cheroot with the address family for the socket itself."""
-        if args:
-            return super().bind(*args)
+    def open(self) -> None:
+        """Bind the address and listen.
+
+        Raises:
+            UserError: The address is in use or is not this machine's.
+        """
         try:
-            return self.prepare()
+            self.prepare()
+        except OSError:
+            remedy = f"give {self._flag}=HOST:PORT with an address of this machine"
+            if self._cause is not None and self._cause.errno == errno.EADDRINUSE:
+                what = f"port {self._address.port} of {self._address.host} is in use"
+                remedy = f"stop what listens there, or give {self._flag}=HOST:PORT"
+            else:
+                why = self._cause.strerror if self._cause is not None else "no such address"
+                what = f"can't listen on {self._address}: {why}"
+            raise UserError(what, remedy=remedy) from None
+
+    def bind(self, family: int, type: int, proto: int = 0) -> Any:  # noqa: A002 - cheroot's name
+        """Bind the socket, and keep the reason of a failure, which cheroot makes text of."""
+        try:
+            return super().bind(family, type, proto)
         except OSError as error:
-            cause = error.__context__ if error.errno is None else error
-            number = getattr(cause, "errno", None)
-            if number == errno.EADDRINUSE:
-                raise UserError(
-                    f"port {self._address.port} of {self._address.host} is in use",
-                    remedy=f"stop what listens there, or give {self._flag}=HOST:PORT",
-                ) from None
-            raise UserError(
-                f"can't listen on {self._address}: {getattr(cause, 'strerror', None) or error}",
-                remedy=f"give {self._flag}=HOST:PORT with an address of this machine",
-            ) from None
+            self._cause = error
+            raise
 
     def serve_in_thread(self) -> None:
         """Serve until ``stop``."""

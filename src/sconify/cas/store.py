@@ -19,6 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from sconify.cas.errors import ConflictError
@@ -177,7 +178,12 @@ class Store:
             config.set_main_option("script_location", str(location))
             with self._durable.begin() as connection:
                 config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+                try:
+                    command.upgrade(config, "head")
+                except CommandError:
+                    raise UserError(
+                        "the store was written by a later version of this program", remedy="install that version"
+                    ) from None
 
 
 def _engine(database: Path, *, synchronous: str) -> sa.Engine:

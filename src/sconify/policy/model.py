@@ -74,8 +74,8 @@ class Service(_Part):
         command: Its argv.
         environment: Its whole environment.
         pwd: Its working directory.
-        attestation: The accepted factors (any of them).
-        mrenclaves: The legacy form of ``attestation: {mrenclave: [...]}``; moved there, so empty in the model.
+        attestation: The accepted factors; use ``factors``, which knows both forms.
+        mrenclaves: The legacy form of ``attestation: {mrenclave: [...]}``.
         fspf_path: Where the index of its protected file system stands; set together with key and tag.
         fspf_key: The file system key, 64 hex digits.
         fspf_tag: The root tag of the index, 32 hex digits.
@@ -87,20 +87,21 @@ class Service(_Part):
     environment: fields.Environment = Field(default={}, repr=False)
     pwd: fields.Path = "/"  # noqa: S105 - a directory
     attestation: Annotated[tuple[Factor, ...], fields.one_or_more] = ()
-    mrenclaves: Annotated[tuple[fields.Digest, ...], fields.as_list] = ()
+    mrenclaves: Annotated[tuple[fields.Digest, ...], fields.as_list, Field(min_length=1)] = ()
     fspf_path: fields.Path | None = None
     fspf_key: fields.Digest | None = Field(default=None, repr=False)
     fspf_tag: fields.Bytes16 | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _move_legacy_factor(cls, data: object) -> object:
-        if not isinstance(data, dict) or "mrenclaves" not in data:
-            return data
-        if "attestation" in data:
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        """The accepted factors, in whichever form they are given; any of them suffices, none means none is accepted."""
+        return (*self.attestation, Factor(mrenclave=self.mrenclaves)) if self.mrenclaves else self.attestation
+
+    @model_validator(mode="after")
+    def _one_form_of_factors(self) -> Self:
+        if self.attestation and self.mrenclaves:
             raise invalid("mrenclaves and attestation exclude each other; mrenclaves is the old form")
-        rest = {key: value for key, value in data.items() if key != "mrenclaves"}
-        return rest | {"attestation": {"mrenclave": data["mrenclaves"]}}
+        return self
 
     @model_validator(mode="after")
     def _whole_file_system(self) -> Self:
@@ -280,7 +281,7 @@ class Session(_Part):
     def _check_attestation(self) -> Self:
         if self.security.attestation.mode != "none":
             for index, service in enumerate(self.services):
-                if not service.attestation:
+                if not service.factors:
                     message = f"service {service.name} has no attestation factor: give attestation with mrenclave"
                     raise _at(("services", index), message)
         return self

@@ -48,6 +48,7 @@ def with_creator(text: str, *, creator: str) -> str:
     Raises:
         UserError: The text is so unusual at its top level that the creator can't be written into it.
     """
+    text = text.removeprefix("\ufeff")  # a byte order mark says nothing, and would shift offsets
     document = parse_document(text)
     session = _validate(document)
     if session.creator == creator:
@@ -61,12 +62,13 @@ def with_creator(text: str, *, creator: str) -> str:
     else:
         column = offset - (text.rfind("\n", 0, offset) + 1)
         result = f"{text[:offset]}{line}\n{' ' * column}{text[offset:]}"
+    remedy = "begin the session with a line `name: ...`, and keep it small"
     try:
         written = parse_session(result)
-    except UserError:
-        written = None
+    except UserError as error:
+        raise UserError("the creator can't be written into the session", remedy=remedy) from error
     if written != session.model_copy(update={"creator": creator}):
-        raise UserError("the session does not begin as a plain mapping", remedy="begin it with a line `name: ...`")
+        raise UserError("the creator can't be written into the session: it is no plain mapping", remedy=remedy)
     return result
 
 

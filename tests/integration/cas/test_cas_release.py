@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 
-from tests.cas_server import Client, RunningCas, session_text
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from sconify.policy import template
+from sconify.policy.keyhash import key_hash, spki_der
+from tests.cas_server import MEASUREMENT, Client, RunningCas, decode, session_text
 
 
 def test_a_genuine_service_gets_its_configuration(cas: RunningCas, client: Client, name: str) -> None:
@@ -33,16 +38,7 @@ secrets: [{name: key, kind: binary, value: 00ff}]
     }
 
 
-def test_the_configuration_is_signed_by_the_key_that_the_cas_prints(
-    cas: RunningCas, client: Client, name: str
-) -> None:
-    import hashlib
-
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    from sconify.policy.keyhash import key_hash, spki_der
-    from tests.cas_server import decode
-
+def test_the_configuration_is_signed_by_the_key_that_the_cas_prints(cas: RunningCas, client: Client, name: str) -> None:
     client.upload(session_text(name))
     enclave = cas.enclave(f"{name}/web")
     jwk = enclave.open(enclave.attest().body["sealed"])["jwk"]
@@ -55,12 +51,8 @@ def test_the_configuration_is_signed_by_the_key_that_the_cas_prints(
 def test_a_literal_placeholder_in_a_native_environment_comes_back_as_it_was(
     cas: RunningCas, client: Client, name: str
 ) -> None:
-    from sconify.policy.template import ConvertedService
-    from sconify.policy.template import session_text as converted
-    from tests.cas_server import MEASUREMENT
-
     nasty = {"A": "$$SCONE::x$$", "B": "a\nb'\"\\ $$$SCONE::", "C": "é\u2028$$"}
-    service = ConvertedService(
+    service = template.ConvertedService(
         name=name,
         service="web",
         measurement=MEASUREMENT,
@@ -72,7 +64,7 @@ def test_a_literal_placeholder_in_a_native_environment_comes_back_as_it_was(
         fspf_tag="00" * 16,
         tolerate=["simulated-platform"],
     )
-    assert client.upload(converted(service)).status == 201
+    assert client.upload(template.session_text(service)).status == 201
     enclave = cas.enclave(f"{name}/web")
     configuration = enclave.open(enclave.attest().body["sealed"])
     assert configuration["environment"] == nasty

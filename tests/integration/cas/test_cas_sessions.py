@@ -45,7 +45,7 @@ def test_tls_1_2_and_1_3_are_spoken_and_nothing_older(client: Client, name: str)
     client.upload(session_text(name))
     for version in ("1.2", "1.3"):
         assert client.request(f"/v1/sessions/{name}", f"--tlsv{version}", "--tls-max", version).status == 200
-    with pytest.raises(AssertionError, match="TLS|alert|protocol"):
+    with pytest.raises(AssertionError, match=r"TLS|alert|protocol"):
         client.request(f"/v1/sessions/{name}", "--tlsv1.1", "--tls-max", "1.1", "--ciphers", "DEFAULT@SECLEVEL=0")
 
 
@@ -97,9 +97,7 @@ def test_generated_secrets_survive_an_update_and_given_ones_follow_the_text(
     assert len(before["TOKEN"]) == 20
     assert len(bytes.fromhex(before["KEY"])) == 32
     given = SECRET.replace("kind: ascii", "kind: ascii, value: given")
-    assert client.upload(
-        session_text(name, environment=values, extra=f'{given}\npredecessor: "{first}"')
-    ).status == 201
+    assert client.upload(session_text(name, environment=values, extra=f'{given}\npredecessor: "{first}"')).status == 201
     after = enclave.open(enclave.attest().body["sealed"])["environment"]
     assert after == {"TOKEN": "given", "KEY": before["KEY"]}
 
