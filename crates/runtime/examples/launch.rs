@@ -1,0 +1,77 @@
+//! Runs a program from a protected file system without attestation, for tests and benchmarks: the key is on the command line.
+//!
+//! `launch INDEX KEY TAG [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--inject PATH=TEXT]... -- PROGRAM ARGV...`
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt;
+use std::process::exit;
+
+use sconify_runtime::executor::{Dlopen, Executor, ExitStatus, FileSystem, InjectedFile, Launch};
+use sconify_runtime::log::{self, Level};
+use sconify_runtime::supervisor::Supervisor;
+use sconify_shield::{FileSystemKey, RootTag};
+
+fn main() {
+    let level = std::env::var("SCONE_LOG").ok().and_then(|text| text.parse().ok());
+    log::start(level.unwrap_or(Level::Warning));
+    match Supervisor.run(launch()) {
+        Ok(ExitStatus::Exited(code)) => exit(code),
+        Ok(ExitStatus::Signalled(signal)) => exit(128 + signal),
+        Err(error) => {
+            eprintln!("launch: {error}");
+            exit(125);
+        }
+    }
+}
+
+fn launch() -> Launch {
+    let mut words = std::env::args_os().skip(1).map(OsStringExt::into_vec);
+    let mut next = |what: &str| words.next().unwrap_or_else(|| usage(what));
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap_or_else(|_| usage("text"));
+    let index_path = next("the index");
+    let key = FileSystemKey::from_hex(&text(next("the key"))).unwrap_or_else(|error| usage(&error.to_string()));
+    let tag = RootTag::from_hex(&text(next("the tag"))).unwrap_or_else(|error| usage(&error.to_string()));
+    let mut launch = Launch {
+        program: Vec::new(),
+        arguments: Vec::new(),
+        environment: Vec::new(),
+        working_directory: b"/".to_vec(),
+        file_system: FileSystem { index_path, key, tag },
+        injected_files: Vec::new(),
+        dlopen: Dlopen::Protected,
+        fork: true,
+    };
+    loop {
+        match &next("--")[..] {
+            b"--env" => launch.environment.push(c_string(next("NAME=VALUE"))),
+            b"--cwd" => launch.working_directory = next("a directory"),
+            b"--no-fork" => launch.fork = false,
+            b"--inject" => {
+                let pair = next("PATH=TEXT");
+                let equals = pair.iter().position(|&byte| byte == b'=').unwrap_or_else(|| usage("PATH=TEXT"));
+                launch.injected_files.push(InjectedFile {
+                    path: pair[..equals].to_vec(),
+                    content: pair[equals + 1..].to_vec().into(),
+                    mode: 0o600,
+                });
+            }
+            b"--" => break,
+            other => usage(&String::from_utf8_lossy(other)),
+        }
+    }
+    launch.program = next("the program");
+    launch.arguments = words.map(c_string).collect();
+    if launch.arguments.is_empty() {
+        launch.arguments.push(c_string(launch.program.clone()));
+    }
+    launch
+}
+
+fn c_string(bytes: Vec<u8>) -> CString {
+    CString::new(bytes).unwrap_or_else(|_| usage("a text without NUL"))
+}
+
+fn usage(what: &str) -> ! {
+    eprintln!("launch INDEX KEY TAG [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--inject PATH=TEXT]... -- PROGRAM ARGV...: {what}");
+    exit(125);
+}

@@ -1,1 +1,0 @@
-//! The only module that talks to the kernel by unsafe means.

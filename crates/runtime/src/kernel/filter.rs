@@ -1,0 +1,313 @@
+//! The seccomp filter: which system calls the supervisor sees, which are refused, and which pass.
+//!
+//! The filter is a chain of `if number == N { return action }`. The kernel remembers for each number whether the answer is "allow"
+//! whatever the arguments, so the length of the chain costs nothing for calls that pass.
+
+use libc::{sock_filter, BPF_ABS, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_JUMP, BPF_K, BPF_LD, BPF_RET, BPF_STMT, BPF_W};
+
+/// `AUDIT_ARCH_X86_64`.
+const ARCHITECTURE: u32 = 0xc000_003e;
+/// Set in the numbers of the x32 interface.
+const X32_BIT: u32 = 0x4000_0000;
+
+const OFFSET_NUMBER: u32 = 0;
+const OFFSET_ARCHITECTURE: u32 = 4;
+/// Where the low half of an argument stands in `struct seccomp_data`.
+const fn argument(index: u32) -> u32 {
+    16 + 8 * index
+}
+
+const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+const NOTIFY: u32 = libc::SECCOMP_RET_USER_NOTIF;
+const fn refuse(errno: i32) -> u32 {
+    libc::SECCOMP_RET_ERRNO | errno as u32
+}
+
+/// Calls newer than the libc crate's list.
+const FCHMODAT2: i64 = 452;
+const OPEN_TREE_ATTR: i64 = 467;
+
+/// The calls that the supervisor serves.
+const SERVED: &[i64] = &[
+    // Opening, naming and looking at files.
+    libc::SYS_open,
+    libc::SYS_openat,
+    libc::SYS_creat,
+    libc::SYS_stat,
+    libc::SYS_lstat,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_access,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_readlink,
+    libc::SYS_readlinkat,
+    libc::SYS_statfs,
+    libc::SYS_getdents,
+    libc::SYS_getdents64,
+    libc::SYS_getxattr,
+    libc::SYS_lgetxattr,
+    libc::SYS_fgetxattr,
+    libc::SYS_listxattr,
+    libc::SYS_llistxattr,
+    libc::SYS_flistxattr,
+    libc::SYS_inotify_add_watch,
+    // Moving and starting.
+    libc::SYS_chdir,
+    libc::SYS_chroot,
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    // Changing.
+    libc::SYS_truncate,
+    libc::SYS_mkdir,
+    libc::SYS_mkdirat,
+    libc::SYS_rmdir,
+    libc::SYS_unlink,
+    libc::SYS_unlinkat,
+    libc::SYS_rename,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_link,
+    libc::SYS_linkat,
+    libc::SYS_symlink,
+    libc::SYS_symlinkat,
+    libc::SYS_mknod,
+    libc::SYS_mknodat,
+    libc::SYS_chmod,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    FCHMODAT2,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
+    libc::SYS_utimensat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+];
+
+/// Calls that would pass the supervisor by, and newer spellings of calls that it serves: the C libraries fall back to those.
+const ABSENT: &[i64] = &[
+    libc::SYS_clone3, // its flags are in memory, where a filter can't see them
+    libc::SYS_openat2,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_uselib,
+    libc::SYS_fanotify_init,
+    libc::SYS_fanotify_mark,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_pivot_root,
+    463, // setxattrat
+    464, // getxattrat
+    465, // listxattrat
+    466, // removexattrat
+    OPEN_TREE_ATTR,
+    468, // file_getattr
+    469, // file_setattr
+];
+
+/// Calls that only an administrator may make.
+const FORBIDDEN: &[i64] = &[
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_setns,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+];
+
+/// Name spaces in which paths or users mean something else.
+const FORBIDDEN_NAMESPACES: u32 = (libc::CLONE_NEWNS | libc::CLONE_NEWUSER) as u32;
+
+/// Makes the filter.
+///
+/// # Arguments
+/// * `cookie`: an `execveat` whose unused sixth argument has this value passes: it is the one that the supervisor makes a thread execute.
+/// * `fork`: whether new processes may be made; threads always may.
+pub fn program(cookie: u64, fork: bool) -> Vec<sock_filter> {
+    let mut chain = Chain(Vec::with_capacity(2 * (SERVED.len() + ABSENT.len()) + 40));
+    chain.load(OFFSET_ARCHITECTURE);
+    chain.unless_equal(ARCHITECTURE, refuse(libc::ENOSYS));
+    chain.load(OFFSET_NUMBER);
+    chain.if_set(X32_BIT, refuse(libc::ENOSYS));
+
+    chain.branch(libc::SYS_execveat, |chain| {
+        chain.load(argument(5));
+        chain.unless_equal(cookie as u32, NOTIFY);
+        chain.load(argument(5) + 4);
+        chain.unless_equal((cookie >> 32) as u32, NOTIFY);
+        chain.end(ALLOW);
+    });
+    chain.branch(libc::SYS_clone, |chain| {
+        chain.load(argument(0));
+        chain.if_set(FORBIDDEN_NAMESPACES, refuse(libc::EPERM));
+        if !fork {
+            chain.if_set(libc::CLONE_THREAD as u32, ALLOW);
+            chain.end(refuse(libc::EPERM));
+        }
+        chain.end(ALLOW);
+    });
+    chain.branch(libc::SYS_unshare, |chain| {
+        chain.load(argument(0));
+        chain.if_set(FORBIDDEN_NAMESPACES, refuse(libc::EPERM));
+        chain.end(ALLOW);
+    });
+    if !fork {
+        chain.if_number(libc::SYS_fork, refuse(libc::EPERM));
+        chain.if_number(libc::SYS_vfork, refuse(libc::EPERM));
+    }
+    chain.if_number(libc::SYS_name_to_handle_at, refuse(libc::EOPNOTSUPP));
+    for &number in FORBIDDEN {
+        chain.if_number(number, refuse(libc::EPERM));
+    }
+    for &number in ABSENT {
+        chain.if_number(number, refuse(libc::ENOSYS));
+    }
+    for &number in SERVED {
+        chain.if_number(number, NOTIFY);
+    }
+    chain.end(ALLOW);
+    chain.0
+}
+
+/// A filter program in the making. Every branch ends, so that the number stays loaded along the chain.
+struct Chain(Vec<sock_filter>);
+
+impl Chain {
+    fn load(&mut self, offset: u32) {
+        self.0.push(statement(BPF_LD | BPF_W | BPF_ABS, offset));
+    }
+
+    fn end(&mut self, action: u32) {
+        self.0.push(statement(BPF_RET | BPF_K, action));
+    }
+
+    fn unless_equal(&mut self, value: u32, action: u32) {
+        self.0.push(jump(BPF_JEQ, value, 1, 0));
+        self.end(action);
+    }
+
+    fn if_set(&mut self, bits: u32, action: u32) {
+        self.0.push(jump(BPF_JSET, bits, 0, 1));
+        self.end(action);
+    }
+
+    fn if_number(&mut self, number: i64, action: u32) {
+        self.branch(number, |chain| chain.end(action));
+    }
+
+    fn branch(&mut self, number: i64, body: impl FnOnce(&mut Chain)) {
+        let start = self.0.len();
+        self.0.push(jump(BPF_JEQ, number as u32, 0, 0));
+        body(self);
+        self.0[start].jf = u8::try_from(self.0.len() - start - 1).expect("branches are short");
+    }
+}
+
+fn statement(code: u32, k: u32) -> sock_filter {
+    // SAFETY: BPF_STMT only fills in a struct.
+    unsafe { BPF_STMT(code as u16, k) }
+}
+
+fn jump(condition: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+    // SAFETY: BPF_JUMP only fills in a struct.
+    unsafe { BPF_JUMP((BPF_JMP | condition | BPF_K) as u16, k, jt, jf) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COOKIE: u64 = 0x1234_5678_9abc_def0;
+
+    /// Runs the program as the kernel would.
+    fn run(program: &[sock_filter], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
+        let mut data = vec![0; 64];
+        data[0..4].copy_from_slice(&number.to_le_bytes());
+        data[4..8].copy_from_slice(&architecture.to_le_bytes());
+        for (index, argument) in arguments.iter().enumerate() {
+            data[16 + 8 * index..24 + 8 * index].copy_from_slice(&argument.to_le_bytes());
+        }
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let step = program[at];
+            at += 1;
+            match u32::from(step.code) {
+                code if code == BPF_LD | BPF_W | BPF_ABS => {
+                    let from = step.k as usize;
+                    accumulator = u32::from_le_bytes(data[from..from + 4].try_into().unwrap());
+                }
+                code if code == BPF_RET | BPF_K => return step.k,
+                code if code == BPF_JMP | BPF_JEQ | BPF_K => {
+                    at += usize::from(if accumulator == step.k { step.jt } else { step.jf });
+                }
+                code if code == BPF_JMP | BPF_JSET | BPF_K => {
+                    at += usize::from(if accumulator & step.k != 0 { step.jt } else { step.jf });
+                }
+                code => panic!("unexpected instruction {code:#x}"),
+            }
+        }
+    }
+
+    fn call(number: i64, arguments: [u64; 6], fork: bool) -> u32 {
+        run(&program(COOKIE, fork), ARCHITECTURE, number as u32, arguments)
+    }
+
+    #[test]
+    fn path_calls_are_served_and_others_pass() {
+        assert_eq!(call(libc::SYS_openat, [0; 6], true), NOTIFY);
+        assert_eq!(call(libc::SYS_fremovexattr, [0; 6], true), NOTIFY);
+        assert_eq!(call(libc::SYS_read, [0; 6], true), ALLOW);
+        assert_eq!(call(libc::SYS_mmap, [0; 6], false), ALLOW);
+        assert_eq!(call(libc::SYS_mount, [0; 6], true), refuse(libc::EPERM));
+        assert_eq!(call(libc::SYS_io_uring_setup, [0; 6], true), refuse(libc::ENOSYS));
+    }
+
+    #[test]
+    fn other_interfaces_of_the_processor_are_absent() {
+        let program = program(COOKIE, true);
+        assert_eq!(run(&program, 0x4000_0003, libc::SYS_read as u32, [0; 6]), refuse(libc::ENOSYS));
+        assert_eq!(run(&program, ARCHITECTURE, X32_BIT | libc::SYS_read as u32, [0; 6]), refuse(libc::ENOSYS));
+    }
+
+    #[test]
+    fn only_the_whole_cookie_lets_execveat_pass() {
+        let with = |value| call(libc::SYS_execveat, [0, 0, 0, 0, 0, value], true);
+        assert_eq!(with(COOKIE), ALLOW);
+        assert_eq!(with(COOKIE & 0xffff_ffff), NOTIFY);
+        assert_eq!(with(COOKIE ^ 1), NOTIFY);
+        assert_eq!(call(libc::SYS_execve, [0, 0, 0, 0, 0, COOKIE], true), NOTIFY);
+    }
+
+    #[test]
+    fn without_fork_only_threads_are_made() {
+        let thread = [(libc::CLONE_VM | libc::CLONE_THREAD) as u64, 0, 0, 0, 0, 0];
+        let spawn = [(libc::CLONE_VM | libc::CLONE_VFORK) as u64, 0, 0, 0, 0, 0];
+        for (fork, expected) in [(true, ALLOW), (false, refuse(libc::EPERM))] {
+            assert_eq!(call(libc::SYS_clone, thread, fork), ALLOW);
+            assert_eq!(call(libc::SYS_clone, spawn, fork), expected);
+            assert_eq!(call(libc::SYS_fork, [0; 6], fork), expected);
+            assert_eq!(call(libc::SYS_vfork, [0; 6], fork), expected);
+        }
+        let namespace = [libc::CLONE_NEWUSER as u64, 0, 0, 0, 0, 0];
+        assert_eq!(call(libc::SYS_clone, namespace, true), refuse(libc::EPERM));
+        assert_eq!(call(libc::SYS_unshare, namespace, true), refuse(libc::EPERM));
+    }
+}

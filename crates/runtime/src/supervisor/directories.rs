@@ -1,0 +1,276 @@
+//! Open directories. The program gets the real, empty directory of the disk, so that everything that the kernel does with it works; its listing
+//! comes from the index.
+//!
+//! The position in a listing is the offset of the open file, which we share: of every directory that we hand out we keep a duplicate. Which one belongs to a
+//! descriptor of the program is proven by moving its offset and looking whether the descriptor follows.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{openat2, seek, tell, FileType, Mode, OFlags, ResolveFlags, SeekFrom, CWD};
+use rustix::io::Errno;
+use sconify_shield::EntryId;
+
+use super::call::{Answer, Call, Reply};
+use super::task::{Position, Task};
+use super::tree::{Child, Name, Node, Place, Tree};
+
+/// Offsets from here on are probes; listings are shorter.
+const PROBE: u64 = 1 << 30;
+/// When more duplicates than this are kept, those that nobody else has are looked for.
+const SWEEP_AT: usize = 256;
+
+/// The listing of one open directory, by the index.
+struct Kept {
+    directory: EntryId,
+    file: Arc<OwnedFd>,
+}
+
+struct Registry {
+    kept: Vec<Kept>,
+    sweep_at: usize,
+    probes: u64,
+}
+
+/// All directories that were handed out.
+pub struct Directories(Mutex<Registry>);
+
+impl Default for Directories {
+    fn default() -> Self {
+        Self(Mutex::new(Registry { kept: Vec::new(), sweep_at: SWEEP_AT, probes: 0 }))
+    }
+}
+
+impl Directories {
+    /// Opens a directory of the index on the disk. `only_names`: as `O_PATH`, which can't be listed.
+    ///
+    /// # Errors
+    /// `EIO` if the disk has something else there.
+    pub fn open(&self, tree: &Tree, directory: EntryId, only_names: bool) -> Result<Arc<OwnedFd>, Errno> {
+        let flags = if only_names { OFlags::PATH } else { OFlags::RDONLY };
+        let file = Arc::new(open_on_disk(tree, directory, flags)?);
+        if !only_names {
+            let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if registry.kept.len() >= registry.sweep_at {
+                registry.sweep();
+            }
+            registry.kept.push(Kept { directory, file: Arc::clone(&file) });
+        }
+        Ok(file)
+    }
+
+    /// Finds the duplicate of a descriptor of the caller; where none is kept any more, the descriptor gets a new open file.
+    fn find(&self, call: &Call, directory: EntryId, descriptor: i32, at: Position) -> Result<Arc<OwnedFd>, Errno> {
+        let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let probe = registry.next_probe();
+        let candidates: Vec<_> = registry
+            .kept
+            .iter()
+            .filter(|kept| kept.directory == directory)
+            .map(|kept| Arc::clone(&kept.file))
+            .filter(|file| tell(file) == Ok(at.offset))
+            .collect();
+        for file in candidates {
+            seek(&file, SeekFrom::Start(probe))?;
+            let follows = call.task.descriptor_position(descriptor).is_ok_and(|position| position.offset == probe);
+            seek(&file, SeekFrom::Start(at.offset))?;
+            if follows {
+                return Ok(file);
+            }
+        }
+        let file = Arc::new(open_on_disk(&call.shield.tree, directory, OFlags::RDONLY)?);
+        seek(&file, SeekFrom::Start(at.offset))?;
+        call.shield.listener.install_at(call.notification.id, &*file, descriptor, at.close_on_exec)?;
+        registry.kept.push(Kept { directory, file: Arc::clone(&file) });
+        Ok(file)
+    }
+}
+
+impl Registry {
+    fn next_probe(&mut self) -> u64 {
+        self.probes = (self.probes + 1) % PROBE;
+        PROBE + self.probes
+    }
+
+    /// Drops the duplicates that no process follows.
+    fn sweep(&mut self) {
+        let mut moved = Vec::with_capacity(self.kept.len());
+        for kept in std::mem::take(&mut self.kept) {
+            let Ok(offset) = tell(&kept.file) else { continue };
+            let probe = self.next_probe();
+            if seek(&kept.file, SeekFrom::Start(probe)).is_ok() {
+                moved.push((kept, offset, probe));
+            }
+        }
+        let followed = offsets_of_others();
+        for (kept, offset, probe) in moved {
+            // The program may have moved it meanwhile.
+            let is_followed = tell(&kept.file) != Ok(probe) || followed.contains(&probe);
+            if is_followed || Arc::strong_count(&kept.file) > 1 {
+                if tell(&kept.file) == Ok(probe) {
+                    let _ = seek(&kept.file, SeekFrom::Start(offset));
+                }
+                self.kept.push(kept);
+            }
+        }
+        self.sweep_at = (2 * self.kept.len()).max(SWEEP_AT);
+    }
+}
+
+/// The offsets that look like probes of all descriptors of all processes but this one.
+fn offsets_of_others() -> HashSet<u64> {
+    let ours = std::process::id() as i32;
+    let numbers = |directory: &str| -> Vec<i32> {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    };
+    let mut offsets = HashSet::new();
+    for process in numbers("/proc") {
+        if process != ours {
+            let task = Task(process);
+            let found = numbers(&format!("/proc/{process}/fdinfo"))
+                .into_iter()
+                .filter_map(|descriptor| task.descriptor_position(descriptor).ok())
+                .map(|position| position.offset)
+                .filter(|offset| *offset >= PROBE);
+            offsets.extend(found);
+        }
+    }
+    offsets
+}
+
+/// Opens the directory of the disk that stands for one of the index. No component of its path may be a link.
+///
+/// # Errors
+/// `EIO` if the disk has something else there.
+pub fn open_on_disk(tree: &Tree, directory: EntryId, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let path = tree.path(Node::Entry(directory));
+    let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).map_err(|error| match error {
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => error,
+        _ => {
+            error!("{}: the index has a directory here, but the disk of the container has not: {error}", Name(path));
+            Errno::IO
+        }
+    })
+}
+
+/// Serves `getdents64`, and `getdents` if `is_old`.
+pub fn list(call: &Call, is_old: bool) -> Reply {
+    let descriptor = call.int(0);
+    // What is no directory, or none with a path, is told so by the kernel.
+    let is_directory = |status: &rustix::fs::Stat| FileType::from_raw_mode(status.st_mode) == FileType::Directory;
+    if !call.task.descriptor_status(descriptor).is_ok_and(|status| is_directory(&status)) {
+        return match call.task.descriptor_status(descriptor) {
+            Err(Errno::ACCESS | Errno::PERM) => Err(Errno::ACCESS),
+            _ => Ok(Answer::Pass),
+        };
+    }
+    let path = call.task.descriptor_path(descriptor)?;
+    let directory = match call.shield.tree.resolve(&path, false)? {
+        Place::Node(Node::Entry(id)) if call.shield.tree.path(Node::Entry(id)) == path => id,
+        Place::Host(_) => return Ok(Answer::Pass),
+        _ => {
+            error!("{}: an open directory stands at a path where the index has none", Name(&path));
+            return Err(Errno::IO);
+        }
+    };
+    let position = call.task.descriptor_position(descriptor)?;
+    let file = call.shield.directories.find(call, directory, descriptor, position)?;
+    let children = call.shield.tree.list(directory);
+    let size = call.address(2) as u32 as usize;
+    let (records, count) = encode(&children, position.offset, size, is_old)?;
+    call.write(call.address(1), &records)?;
+    seek(&file, SeekFrom::Start(position.offset + count))?;
+    Ok(Answer::Value(records.len() as i64))
+}
+
+/// Encodes as many records as fit from a position on; returns how many.
+fn encode(children: &[Child], from: u64, size: usize, is_old: bool) -> Result<(Vec<u8>, u64), Errno> {
+    const HEAD: usize = 18; // inode, offset, length
+    let mut bytes = Vec::with_capacity(size.min(32_768));
+    let mut count = 0;
+    for (child, next) in children.iter().zip(1_u64..).skip(usize::try_from(from).unwrap_or(usize::MAX)) {
+        // Name, its NUL, and the type: before the name in the new layout, in the last byte in the old one.
+        let length = (HEAD + child.name.len() + 2).next_multiple_of(8);
+        if bytes.len() + length > size {
+            break;
+        }
+        let end = bytes.len() + length;
+        bytes.extend(child.inode.to_le_bytes());
+        bytes.extend(next.to_le_bytes());
+        bytes.extend((length as u16).to_le_bytes());
+        let kind = type_of(child.kind);
+        if !is_old {
+            bytes.push(kind);
+        }
+        bytes.extend_from_slice(&child.name);
+        bytes.resize(end, 0);
+        if is_old {
+            bytes[end - 1] = kind;
+        }
+        count += 1;
+    }
+    if count == 0 && from < children.len() as u64 {
+        return Err(Errno::INVAL);
+    }
+    Ok((bytes, count))
+}
+
+fn type_of(kind: FileType) -> u8 {
+    match kind {
+        FileType::RegularFile => libc::DT_REG,
+        FileType::Directory => libc::DT_DIR,
+        FileType::Symlink => libc::DT_LNK,
+        FileType::CharacterDevice => libc::DT_CHR,
+        FileType::BlockDevice => libc::DT_BLK,
+        FileType::Fifo => libc::DT_FIFO,
+        FileType::Socket => libc::DT_SOCK,
+        FileType::Unknown => libc::DT_UNKNOWN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn children(count: usize) -> Vec<Child> {
+        (0..count)
+            .map(|number| Child { name: vec![b'n'; number + 1], inode: number as u64 + 5, kind: FileType::Directory })
+            .collect()
+    }
+
+    #[test]
+    fn listings_are_cut_at_the_end_of_the_buffer_and_go_on_from_there() {
+        let children = children(40);
+        for is_old in [false, true] {
+            let (mut from, mut names) = (0, Vec::new());
+            loop {
+                let (bytes, count) = encode(&children, from, 100, is_old).unwrap();
+                assert!(bytes.len() <= 100);
+                if count == 0 {
+                    break;
+                }
+                let mut at = 0;
+                while at < bytes.len() {
+                    let length = usize::from(u16::from_le_bytes(bytes[at + 16..at + 18].try_into().unwrap()));
+                    let record = &bytes[at..at + length];
+                    let (kind, name) = if is_old { (record[length - 1], &record[18..]) } else { (record[18], &record[19..]) };
+                    assert_eq!(kind, libc::DT_DIR);
+                    names.push(name.iter().take_while(|byte| **byte == b'n').count());
+                    from = u64::from_le_bytes(record[8..16].try_into().unwrap());
+                    at += length;
+                }
+            }
+            assert_eq!(names, (1..=40).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_buffer_too_small_for_one_name_is_invalid() {
+        assert_eq!(encode(&children(1), 0, 20, false), Err(Errno::INVAL));
+        assert_eq!(encode(&children(1), 1, 20, false), Ok((vec![], 0)));
+    }
+}

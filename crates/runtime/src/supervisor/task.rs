@@ -1,0 +1,338 @@
+//! What the supervisor knows of a calling thread: its memory, its identity, its descriptors. All of it comes from `/proc`.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{openat, readlinkat, stat, Mode, OFlags, Stat, CWD};
+use rustix::io::Errno;
+
+use crate::kernel::thread::with_file_system_identity;
+
+/// How long an open `/proc/TID/mem` is used. It stays bound to the memory that the thread had when it was opened; a new thread can't get
+/// the number of a dead one within this time, because numbers are given in turn and 32,768 at least must be given in between.
+const MEMORY_LIFETIME: Duration = Duration::from_millis(20);
+/// Longest path with its final NUL.
+const PATH_MAX: usize = 4096;
+const PAGE: u64 = 4096;
+
+/// A calling thread, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Task(pub i32);
+
+impl Task {
+    /// `/proc/TID/<name>`.
+    fn file(self, name: &str) -> String {
+        format!("/proc/{}/{name}", self.0)
+    }
+
+    /// The path of the working directory.
+    pub fn working_directory(self) -> Result<Vec<u8>, Errno> {
+        existing(self.link("cwd")?)
+    }
+
+    /// The path of an open directory.
+    pub fn descriptor_path(self, descriptor: i32) -> Result<Vec<u8>, Errno> {
+        if descriptor < 0 {
+            return Err(Errno::BADF);
+        }
+        let path = self.link(&format!("fd/{descriptor}")).map_err(|error| match error {
+            Errno::NOENT => Errno::BADF,
+            other => other,
+        })?;
+        existing(path)
+    }
+
+    /// What stands behind a descriptor. The kernel follows the link to the open file itself, not its path.
+    pub fn descriptor_status(self, descriptor: i32) -> Result<Stat, Errno> {
+        self.status_of(&format!("fd/{descriptor}"))
+    }
+
+    /// What stands behind one of the kernel's links, `exe` for instance.
+    pub fn status_of(self, name: &str) -> Result<Stat, Errno> {
+        self.attempt(|| stat(self.file(name)))
+    }
+
+    /// Where one of the kernel's links points.
+    pub fn link(self, name: &str) -> Result<Vec<u8>, Errno> {
+        let target = self.attempt(|| readlinkat(CWD, self.file(name), Vec::with_capacity(256)))?;
+        Ok(target.into_bytes())
+    }
+
+    /// The file offset and the flags of an open file.
+    pub fn descriptor_position(self, descriptor: i32) -> Result<Position, Errno> {
+        let text = self.attempt(|| {
+            fs::read_to_string(self.file(&format!("fdinfo/{descriptor}")))
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let offset = field("pos:").and_then(|value| value.parse().ok()).ok_or(Errno::IO)?;
+        let flags = field("flags:").and_then(|value| u32::from_str_radix(value, 8).ok()).ok_or(Errno::IO)?;
+        Ok(Position { offset, close_on_exec: flags & OFlags::CLOEXEC.bits() != 0 })
+    }
+
+    /// Where the program headers stand in the thread's memory (`AT_PHDR`).
+    pub fn program_headers(self) -> Result<u64, Errno> {
+        const AT_PHDR: u64 = 3;
+        let vector = self.attempt(|| {
+            fs::read(self.file("auxv")).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
+        let mut pairs = vector.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
+        while let (Some(key), Some(value)) = (pairs.next(), pairs.next()) {
+            if key == AT_PHDR {
+                return Ok(value);
+            }
+        }
+        Err(Errno::IO)
+    }
+
+    /// Identity and group of the thread.
+    pub fn credentials(self) -> Result<Credentials, Errno> {
+        let text = fs::read_to_string(self.file("status")).map_err(|_| Errno::SRCH)?;
+        Credentials::parse(&text).ok_or(Errno::SRCH)
+    }
+
+    /// Runs `work`; if it is refused, once more with the file system identity of the thread: `/proc` lets a user look at the processes of
+    /// that user, and us only at those of ours.
+    fn attempt<T>(self, work: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+        match work() {
+            Err(Errno::ACCESS | Errno::PERM) => {
+                let credentials = self.credentials()?;
+                with_file_system_identity(credentials.uid.effective, credentials.gid.effective, work)
+            }
+            result => result,
+        }
+    }
+}
+
+/// A file offset, and what happens to its descriptor at `exec`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The offset.
+    pub offset: u64,
+    /// Whether `exec` closes the descriptor.
+    pub close_on_exec: bool,
+}
+
+/// A link of `/proc` is of use only if it names something that still has this path.
+fn existing(path: Vec<u8>) -> Result<Vec<u8>, Errno> {
+    if path.first() == Some(&b'/') && !path.ends_with(b" (deleted)") {
+        Ok(path)
+    } else if path.first() == Some(&b'/') {
+        Err(Errno::NOENT)
+    } else {
+        Err(Errno::NOTDIR)
+    }
+}
+
+/// The user or group ids of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ids {
+    /// Real id.
+    pub real: u32,
+    /// Effective id.
+    pub effective: u32,
+    /// The one that file permissions go by.
+    pub file_system: u32,
+}
+
+/// Who a thread is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The thread group: the process.
+    pub process: i32,
+    /// User ids.
+    pub uid: Ids,
+    /// Group ids.
+    pub gid: Ids,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Effective capabilities, as bits.
+    pub capabilities: u64,
+    /// Permitted capabilities, as bits.
+    pub permitted: u64,
+    /// Bits that new files don't get.
+    pub umask: u32,
+}
+
+impl Credentials {
+    /// Reads `/proc/TID/status`.
+    fn parse(text: &str) -> Option<Self> {
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let ids = |name: &str| {
+            let mut numbers = field(name)?.split_ascii_whitespace().map(str::parse);
+            let mut next = || numbers.next()?.ok();
+            let (real, effective, _saved, file_system) = (next()?, next()?, next()?, next()?);
+            Some(Ids { real, effective, file_system })
+        };
+        Some(Self {
+            process: field("Tgid:")?.parse().ok()?,
+            uid: ids("Uid:")?,
+            gid: ids("Gid:")?,
+            groups: field("Groups:")?.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?,
+            capabilities: u64::from_str_radix(field("CapEff:")?, 16).ok()?,
+            permitted: u64::from_str_radix(field("CapPrm:")?, 16).ok()?,
+            umask: u32::from_str_radix(field("Umask:")?, 8).ok()?,
+        })
+    }
+}
+
+/// Open memories of threads.
+#[derive(Default)]
+pub struct Memories(Mutex<HashMap<i32, (Arc<File>, Instant)>>);
+
+/// How many memories are kept open; more are dropped together.
+const MEMORIES: usize = 256;
+
+impl Memories {
+    fn open(&self, task: Task) -> Result<Arc<File>, Errno> {
+        let file = task.attempt(|| openat(CWD, task.file("mem"), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()))?;
+        let file = Arc::new(File::from(OwnedFd::from(file)));
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.len() >= MEMORIES {
+            open.clear();
+        }
+        open.insert(task.0, (Arc::clone(&file), Instant::now()));
+        Ok(file)
+    }
+
+    fn get(&self, task: Task) -> Result<(Arc<File>, bool), Errno> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&task.0).cloned();
+        match kept {
+            Some((file, since)) if since.elapsed() < MEMORY_LIFETIME => Ok((file, false)),
+            _ => Ok((self.open(task)?, true)),
+        }
+    }
+
+    /// Forgets a thread's memory, because `exec` gives it another one.
+    pub fn forget(&self, task: Task) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&task.0);
+    }
+
+    /// Reads some bytes, at least one.
+    ///
+    /// # Errors
+    /// `EFAULT` if the address is not readable, `EACCES` if the memory is not open to us.
+    pub fn read(&self, task: Task, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        self.with(task, |memory| memory.read_at(buffer, address))
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// As [`Memories::read`].
+    pub fn write(&self, task: Task, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let mut done = 0;
+        while done < bytes.len() {
+            done += self.with(task, |memory| memory.write_at(&bytes[done..], address + done as u64))?;
+        }
+        Ok(())
+    }
+
+    fn with(&self, task: Task, mut work: impl FnMut(&File) -> std::io::Result<usize>) -> Result<usize, Errno> {
+        let unreadable = |error: Errno| if error == Errno::SRCH { error } else { Errno::ACCESS };
+        let (memory, is_new) = self.get(task).map_err(unreadable)?;
+        let mut result = work(&memory);
+        // The memory behind an old file is gone after exec: nothing can be read from it.
+        if matches!(result, Ok(0)) && !is_new {
+            result = work(&*self.open(task).map_err(unreadable)?);
+        }
+        match result {
+            Ok(0) | Err(_) => Err(Errno::FAULT),
+            Ok(count) => Ok(count),
+        }
+    }
+
+    /// Reads exactly the bytes asked for.
+    ///
+    /// # Errors
+    /// As [`Memories::read`].
+    pub fn read_exact(&self, task: Task, address: u64, buffer: &mut [u8]) -> Result<(), Errno> {
+        let mut done = 0;
+        while done < buffer.len() {
+            done += self.read(task, address + done as u64, &mut buffer[done..])?;
+        }
+        Ok(())
+    }
+
+    /// Reads a path up to its NUL.
+    ///
+    /// # Errors
+    /// `ENAMETOOLONG` if there is no NUL within 4096 bytes; as [`Memories::read`].
+    pub fn read_path(&self, task: Task, address: u64) -> Result<Vec<u8>, Errno> {
+        let mut path = Vec::with_capacity(256);
+        // Never across a page border before the NUL has been looked for: the next page may not exist.
+        let mut piece = 256;
+        while path.len() < PATH_MAX {
+            let from = address.checked_add(path.len() as u64).ok_or(Errno::FAULT)?;
+            let length = piece.min((PAGE - from % PAGE) as usize).min(PATH_MAX - path.len());
+            let start = path.len();
+            path.resize(start + length, 0);
+            let count = self.read(task, from, &mut path[start..])?;
+            path.truncate(start + count);
+            if let Some(end) = path[start..].iter().position(|&byte| byte == 0) {
+                path.truncate(start + end);
+                return Ok(path);
+            }
+            piece = PAGE as usize;
+        }
+        Err(Errno::NAMETOOLONG)
+    }
+}
+
+/// Joins a directory's path and a relative one.
+pub fn join(directory: &[u8], relative: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(directory.len() + 1 + relative.len());
+    path.extend_from_slice(directory);
+    if !directory.ends_with(b"/") {
+        path.push(b'/');
+    }
+    path.extend_from_slice(relative);
+    path
+}
+
+/// The path as the standard library wants it.
+pub fn os_path(path: &[u8]) -> &std::path::Path {
+    std::path::Path::new(std::ffi::OsStr::from_bytes(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_memory_is_read() {
+        let memories = Memories::default();
+        let task = Task(std::process::id() as i32);
+        let text = c"/some/where";
+        assert_eq!(memories.read_path(task, text.as_ptr() as u64).unwrap(), text.to_bytes());
+        let long = vec![b'a'; 5000];
+        assert_eq!(memories.read_path(task, long.as_ptr() as u64), Err(Errno::NAMETOOLONG));
+        assert_eq!(memories.read_path(task, 1), Err(Errno::FAULT));
+    }
+
+    #[test]
+    fn a_status_is_parsed_whole_or_not_at_all() {
+        let status = "Name:\tx\nUmask:\t0022\nTgid:\t7\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \nCapPrm:\t3\nCapEff:\t2\n";
+        let credentials = Credentials::parse(status).unwrap();
+        assert_eq!(credentials.uid, Ids { real: 1, effective: 2, file_system: 4 });
+        assert_eq!((credentials.process, credentials.umask), (7, 0o22));
+        assert_eq!(credentials.groups, [9, 10]);
+        assert_eq!(credentials.capabilities, 2);
+        for line in status.lines().skip(1) {
+            assert!(Credentials::parse(&status.replace(&format!("{line}\n"), "")).is_none(), "without {line}");
+        }
+    }
+
+    #[test]
+    fn paths_of_deleted_or_odd_things_are_refused() {
+        assert_eq!(existing(b"/a".to_vec()), Ok(b"/a".to_vec()));
+        assert_eq!(existing(b"/a (deleted)".to_vec()), Err(Errno::NOENT));
+        assert_eq!(existing(b"pipe:[3]".to_vec()), Err(Errno::NOTDIR));
+        assert_eq!(existing(b"(unreachable)/a".to_vec()), Err(Errno::NOTDIR));
+    }
+}

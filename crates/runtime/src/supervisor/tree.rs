@@ -1,0 +1,336 @@
+//! The tree that the program sees: the index, the injected files, and what is left to the host.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{lstat, FileType};
+use rustix::io::Errno;
+use sconify_shield::{Entry, EntryId, Index, Kind, ResolveError, Resolved};
+use zeroize::Zeroizing;
+
+use crate::executor::InjectedFile;
+
+use super::task::{join, os_path};
+
+/// The device number of everything that the index lists: one that no disk has.
+pub const DEVICE: (u32, u32) = (0, 0xf_5c01);
+
+/// Something whose bytes and metadata are ours to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Node {
+    /// An entry of the index.
+    Entry(EntryId),
+    /// An injected file, by its number.
+    Injected(u32),
+}
+
+/// Where a path leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// To something of ours.
+    Node(Node),
+    /// To nothing, in a protected directory.
+    Missing,
+    /// Into the host's part: the path as the kernel should take it.
+    Host(Vec<u8>),
+    /// To something that nobody declared.
+    Undeclared,
+}
+
+/// What a look at a node gives: the fields of `stat`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Inode number.
+    pub inode: u64,
+    /// Number of hard links.
+    pub links: u32,
+    /// Bytes of content.
+    pub size: u64,
+    /// Seconds and nanoseconds since 1970.
+    pub mtime: (i64, u32),
+    /// Device number of a device node.
+    pub device: (u32, u32),
+}
+
+impl Metadata {
+    /// Whether it is a file of this type.
+    pub fn is(&self, kind: FileType) -> bool {
+        FileType::from_raw_mode(self.mode) == kind
+    }
+}
+
+/// One line of a directory listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// Its name.
+    pub name: Vec<u8>,
+    /// Its inode number.
+    pub inode: u64,
+    /// Its type.
+    pub kind: FileType,
+}
+
+struct Injected {
+    path: Vec<u8>,
+    content: Zeroizing<Vec<u8>>,
+    mode: u32,
+    inode: u64,
+}
+
+/// The tree.
+pub struct Tree {
+    index: Index,
+    injected: Vec<Injected>,
+    by_path: HashMap<Vec<u8>, u32>,
+    /// Directories, themselves and all those above them, that everybody may search.
+    open_directories: Vec<bool>,
+    /// Undeclared paths that were spoken of.
+    mentioned: Mutex<HashSet<Vec<u8>>>,
+}
+
+/// Inode numbers of injected files begin here, far above those that an image has.
+const INJECTED_INODES: u64 = 1 << 62;
+/// Undeclared paths are spoken of once each, up to this many.
+const MENTIONS: usize = 4096;
+
+impl Tree {
+    /// Lays the injected files over the index.
+    pub fn new(index: Index, files: Vec<InjectedFile>) -> Self {
+        let injected: Vec<_> = files
+            .into_iter()
+            .zip(INJECTED_INODES..)
+            .map(|(file, inode)| Injected { path: file.path, content: file.content, mode: file.mode & 0o777, inode })
+            .collect();
+        let by_path = injected.iter().zip(0..).map(|(file, number)| (file.path.clone(), number)).collect();
+        let mut open_directories = Vec::with_capacity(index.entries().len());
+        for entry in index.entries() {
+            // Parents come before their children.
+            let above = entry.id() == EntryId::ROOT || open_directories[index.parent(entry.id()).0 as usize];
+            open_directories.push(above && entry.is_directory() && entry.mode() & 0o111 == 0o111);
+        }
+        Self { index, injected, by_path, open_directories, mentioned: Mutex::default() }
+    }
+
+    /// The index beneath.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Follows an absolute path.
+    ///
+    /// # Errors
+    /// As the kernel would for this path.
+    pub fn resolve(&self, path: &[u8], follow: bool) -> Result<Place, Errno> {
+        let resolved = self.index.resolve(path, follow).map_err(|error| match error {
+            ResolveError::NotDirectory => Errno::NOTDIR,
+            ResolveError::Loop => Errno::LOOP,
+            ResolveError::NoEntry => Errno::NOENT,
+            ResolveError::NameTooLong => Errno::NAMETOOLONG,
+        });
+        if self.injected.is_empty() {
+            return Ok(self.place(resolved?));
+        }
+        let canonical = match &resolved {
+            Ok(Resolved::Entry { id }) => self.index.entry(*id).path(),
+            Ok(
+                Resolved::Missing { path, .. }
+                | Resolved::Host { path }
+                | Resolved::Writable { path, .. }
+                | Resolved::Undeclared { path },
+            ) => path,
+            Err(_) => path,
+        };
+        match self.by_path.get(canonical) {
+            Some(&number) => Ok(Place::Node(Node::Injected(number))),
+            None => Ok(self.place(resolved?)),
+        }
+    }
+
+    fn place(&self, resolved: Resolved) -> Place {
+        match resolved {
+            Resolved::Entry { id } => Place::Node(Node::Entry(id)),
+            Resolved::Missing { .. } => Place::Missing,
+            Resolved::Host { path } => Place::Host(path),
+            Resolved::Writable { path, kind } => {
+                if self.is_first_mention(&path) {
+                    let region = self.index.region_of(&path).map_or(&b"/"[..], |region| region.prefix());
+                    error!(
+                        "{}: refused: the region {} is {}, which this runtime can't serve",
+                        Name(&path),
+                        Name(region),
+                        kind.name()
+                    );
+                }
+                Place::Undeclared
+            }
+            Resolved::Undeclared { path } => {
+                self.mention(&path);
+                Place::Undeclared
+            }
+        }
+    }
+
+    /// Says, once for each path, that it is undeclared and how to declare it.
+    fn mention(&self, path: &[u8]) {
+        if !self.is_first_mention(path) {
+            return;
+        }
+        let name = Name(path);
+        if self.index.was_omitted(path) {
+            warn!(
+                "{name}: refused: it is in no region (undeclared); the native image has it: convert with \
+                 --plain-file={name}, or with --dir for its directory"
+            );
+        } else if lstat(os_path(path)).is_ok() {
+            warn!(
+                "{name}: refused: it is in no region (undeclared), yet the container has it: convert with \
+                 --host-path={name} if the program may see what the host puts there"
+            );
+        } else {
+            debug!("{name}: refused: it is in no region (undeclared)");
+        }
+    }
+
+    fn is_first_mention(&self, path: &[u8]) -> bool {
+        let mut mentioned = self.mentioned.lock().unwrap_or_else(PoisonError::into_inner);
+        mentioned.len() < MENTIONS && mentioned.insert(path.to_vec())
+    }
+
+    /// The entry, if the node is one.
+    pub fn entry(&self, node: Node) -> Option<Entry<'_>> {
+        match node {
+            Node::Entry(id) => Some(self.index.entry(id)),
+            Node::Injected(_) => None,
+        }
+    }
+
+    /// The content of an injected file.
+    pub fn injected_content(&self, number: u32) -> &[u8] {
+        &self.injected[number as usize].content
+    }
+
+    /// The canonical path of a node.
+    pub fn path(&self, node: Node) -> &[u8] {
+        match node {
+            Node::Entry(id) => self.index.entry(id).path(),
+            Node::Injected(number) => &self.injected[number as usize].path,
+        }
+    }
+
+    /// What `stat` shows of a node.
+    pub fn metadata(&self, node: Node) -> Metadata {
+        match node {
+            Node::Entry(id) => {
+                let entry = self.index.entry(id);
+                let device = match entry.kind() {
+                    Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => (major, minor),
+                    _ => (0, 0),
+                };
+                Metadata {
+                    mode: entry.st_mode(),
+                    uid: entry.uid(),
+                    gid: entry.gid(),
+                    inode: entry.inode(),
+                    links: entry.nlink(),
+                    size: entry.size(),
+                    mtime: (entry.mtime(), entry.mtime_nsec()),
+                    device,
+                }
+            }
+            Node::Injected(number) => {
+                let file = &self.injected[number as usize];
+                Metadata {
+                    mode: FileType::RegularFile.as_raw_mode() | file.mode,
+                    // Whoever the program runs as may have the files that the policy gives it.
+                    uid: rustix::process::geteuid().as_raw(),
+                    gid: rustix::process::getegid().as_raw(),
+                    inode: file.inode,
+                    links: 1,
+                    size: file.content.len() as u64,
+                    mtime: (0, 0),
+                    device: (0, 0),
+                }
+            }
+        }
+    }
+
+    /// Whether everybody may search the directories that lead to a node.
+    pub fn is_openly_reachable(&self, node: Node) -> bool {
+        match node {
+            Node::Entry(id) => id == EntryId::ROOT || self.open_directories[self.index.parent(id).0 as usize],
+            Node::Injected(_) => true,
+        }
+    }
+
+    /// The directories that lead to an entry, the nearest first.
+    pub fn directories_above(&self, id: EntryId) -> impl Iterator<Item = EntryId> + '_ {
+        let next = move |id: &EntryId| (*id != EntryId::ROOT).then(|| self.index.parent(*id));
+        std::iter::successors(next(&id), next)
+    }
+
+    /// Lists a directory of the index, with `.` and `..`, injected files, and host paths that exist.
+    pub fn list(&self, directory: EntryId) -> Vec<Child> {
+        let path = self.index.entry(directory).path();
+        let mut children = BTreeMap::new();
+        for (name, id) in self.index.children(directory) {
+            let entry = self.index.entry(id);
+            children.insert(name.to_vec(), (entry.inode(), FileType::from_raw_mode(entry.st_mode())));
+        }
+        for region in self.index.regions() {
+            let Some(name) = name_in(path, region.prefix()) else { continue };
+            if region.kind() == sconify_shield::RegionKind::Host && !children.contains_key(name) {
+                if let Ok(status) = lstat(os_path(&join(path, name))) {
+                    children.insert(name.to_vec(), (status.st_ino, FileType::from_raw_mode(status.st_mode)));
+                }
+            }
+        }
+        for file in &self.injected {
+            if let Some(name) = name_in(path, &file.path) {
+                children.insert(name.to_vec(), (file.inode, FileType::RegularFile));
+            }
+        }
+        let special = [(&b"."[..], directory), (b"..", self.index.parent(directory))].map(|(name, id)| Child {
+            name: name.to_vec(),
+            inode: self.index.entry(id).inode(),
+            kind: FileType::Directory,
+        });
+        let named = children.into_iter().map(|(name, (inode, kind))| Child { name, inode, kind });
+        special.into_iter().chain(named).collect()
+    }
+}
+
+/// The name of `path` if it stands directly in `directory`.
+fn name_in<'a>(directory: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
+    let slash = path.iter().rposition(|&byte| byte == b'/')?;
+    let parent = if slash == 0 { &b"/"[..] } else { &path[..slash] };
+    (parent == directory && slash + 1 < path.len()).then(|| &path[slash + 1..])
+}
+
+/// A path in a message.
+pub struct Name<'a>(pub &'a [u8]);
+
+impl std::fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stand_directly_in_their_directory() {
+        assert_eq!(name_in(b"/", b"/a"), Some(&b"a"[..]));
+        assert_eq!(name_in(b"/a", b"/a/b"), Some(&b"b"[..]));
+        for (directory, path) in [(&b"/"[..], &b"/"[..]), (b"/", b"/a/b"), (b"/a", b"/ab"), (b"/a", b"/a")] {
+            assert_eq!(name_in(directory, path), None);
+        }
+    }
+}
