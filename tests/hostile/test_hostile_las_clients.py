@@ -98,13 +98,21 @@ def test_silent_and_dripping_connections_are_closed_in_time(las: LasAddress) -> 
         assert b"no whole request" in silent.recv(4096)
 
 
-def test_idle_connections_lock_nobody_out(las: LasAddress) -> None:
-    idle = [connect(las) for _ in range(200)]
+def test_idle_connections_lock_nobody_out() -> None:
+    server = LasServer([SimulatedProvider()], line_timeout=60, max_connections=16)
+    las = LasAddress("127.0.0.1", server.listen_tcp("127.0.0.1", 0), None)
+    server.start()
+    idle = [connect(las) for _ in range(100)]
     try:
         assert request_info(las, timeout=5)["kinds"] == ["simulated"]
+        # The longest silent ones had to go, and the latest did not.
+        assert [connection.recv(1) for connection in idle[:85]] == [b""] * 85
+        idle[-1].sendall(b'{"op": "info"}\n')
+        assert idle[-1].recv(1) == b"{"
     finally:
         for connection in idle:
             connection.close()
+        server.stop()
 
 
 def test_connections_leave_no_descriptor_behind(las: LasAddress) -> None:

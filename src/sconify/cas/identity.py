@@ -6,6 +6,7 @@ A CAS knows a client by its public key alone; names and validity of the certific
 from __future__ import annotations
 
 import json
+import os
 import stat
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -140,7 +141,7 @@ def read_private_file(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            mode = stat.S_IMODE(path.stat().st_mode)
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             content = file.read(_MAX_FILE + 1)
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}", remedy="name a file that you may read") from error
