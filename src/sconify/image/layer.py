@@ -37,6 +37,25 @@ class Layer:
         """Length of the stored blob in bytes."""
         return self.blob.size
 
+    def uncompressed(self, destination: Path) -> Layer:
+        """Return the same layer stored without compression.
+
+        Args:
+            destination: The file to make; not made if the layer is uncompressed already.
+
+        Raises:
+            UntrustedDataError: The stored bytes changed.
+            ServiceError: The disk is full.
+        """
+        if self.compression is Compression.NONE:
+            return self
+        label = f"layer {self.digest}"
+        digests = decompress(self.blob, compression=self.compression, destination=destination, label=label)
+        if digests != (self.digest, self.diff_id):
+            raise UntrustedDataError(f"{label} was changed in {self.blob.source}")
+        blob = Extent(destination, 0, destination.stat().st_size)
+        return Layer(blob=blob, compression=Compression.NONE, digest=self.diff_id, diff_id=self.diff_id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedLayer:

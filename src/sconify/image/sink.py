@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from sconify.errors import UserError
 from sconify.image import skopeo
+from sconify.image.compression import Compression
 from sconify.image.config import ImageConfig
 from sconify.image.engine import Engine
 from sconify.image.layer import Layer
@@ -73,13 +75,31 @@ def write_image(
     """
     reference = _destination(reference)
     require_absent(reference, overwrite=overwrite)
+    if reference.transport in {Transport.DOCKER_DAEMON, Transport.DOCKER_ARCHIVE}:
+        with tempfile.TemporaryDirectory(prefix="sink-", dir=workdir) as scratch:
+            return _stage_for_docker(reference, config, _without_zstd(layers, Path(scratch)), overwrite=overwrite)
     image = NewImage.build(config=config, layers=layers)
-    if reference.transport is Transport.DOCKER_DAEMON:
-        return StagedInEngine(reference, image, overwrite=overwrite)
     if reference.path is None:
         return StagedBySkopeo(reference, image, workdir=workdir, overwrite=overwrite)
     if reference.transport is Transport.OCI:
         return StagedLayout(reference, image, overwrite=overwrite)
+    return StagedArchive(reference, image, overwrite=overwrite)
+
+
+def _without_zstd(layers: Sequence[Layer], scratch: Path) -> list[Layer]:
+    """Decompress what Docker before version 23 can't load."""
+    return [
+        layer.uncompressed(scratch / str(number)) if layer.compression is Compression.ZSTD else layer
+        for number, layer in enumerate(layers)
+    ]
+
+
+def _stage_for_docker(
+    reference: ImageReference, config: ImageConfig, layers: Sequence[Layer], *, overwrite: bool
+) -> StagedImage:
+    image = NewImage.build(config=config, layers=layers)
+    if reference.transport is Transport.DOCKER_DAEMON:
+        return StagedInEngine(reference, image, overwrite=overwrite)
     return StagedArchive(reference, image, overwrite=overwrite)
 
 

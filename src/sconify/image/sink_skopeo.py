@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,10 +14,10 @@ from sconify.image.sink_layout import StagedLayout
 
 
 class StagedBySkopeo(StagedImage):
-    """The image is in a registry under its digest alone, or in podman's store under a random name.
+    """The image is in a registry under its digest alone, or in podman's store under its id alone.
 
     A registry forgets manifests without a tag by itself; they can't be removed safely, for another tag may have the
-    same digest.
+    same digest. From podman's store the image is removed, unless it was there before.
     """
 
     def __init__(self, reference: ImageReference, image: NewImage, *, workdir: Path, overwrite: bool) -> None:
@@ -29,17 +28,17 @@ class StagedBySkopeo(StagedImage):
         """
         super().__init__(reference, image)
         self._overwrite = overwrite
-        self._staged: str | None = None
+        self._removable = False
         if reference.transport is Transport.REGISTRY:
-            target = f"docker://{reference.name}@{image.digest}"
+            self._staged = f"docker://{reference.name}@{image.digest}"
         else:
-            target = f"containers-storage:localhost/sconify-staging:{secrets.token_hex(8)}"
+            self._staged = f"containers-storage:@{image.id.removeprefix('sha256:')}"
         scratch = Path(tempfile.mkdtemp(prefix="sink-", dir=workdir))
         try:
             layout = ImageReference(transport=Transport.OCI, path=scratch / "layout", tag="image")
             StagedLayout(layout, image, overwrite=False).commit()
-            self._staged = target
-            skopeo.copy(str(layout), target)
+            self._removable = reference.transport is not Transport.REGISTRY and not skopeo.exists(self._staged)
+            skopeo.copy(str(layout), self._staged)
         except BaseException as error:
             self.abort_after(error)
             raise
@@ -47,17 +46,10 @@ class StagedBySkopeo(StagedImage):
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _publish(self) -> None:
-        assert self._staged is not None
         if not self._overwrite and skopeo.exists(str(self.reference)):
             raise UserError(f"{self.reference} was made by someone else meanwhile", remedy="give --overwrite")
         skopeo.copy(self._staged, str(self.reference))
-        if self.reference.transport is not Transport.REGISTRY:
-            skopeo.delete(self._staged)
 
     def _discard(self) -> None:
-        if (
-            self._staged is not None
-            and self.reference.transport is not Transport.REGISTRY
-            and skopeo.exists(self._staged)
-        ):
+        if self._removable and skopeo.exists(self._staged):
             skopeo.delete(self._staged)

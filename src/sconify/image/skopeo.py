@@ -8,6 +8,8 @@ import subprocess
 from sconify.errors import ServiceError
 
 _INSPECT_TIMEOUT = "30s"
+# What registries (distribution-spec, "Error Codes") and podman's store say of an image that is not there.
+_MISSING = ("manifest unknown", "name unknown", "does not resolve to an image ID", "image not known")
 
 
 def available() -> bool:
@@ -50,9 +52,6 @@ def exists(reference: str) -> bool:
             return False
         raise
     return True
-
-
-_MISSING = ("manifest unknown", "name unknown", "does not resolve to an image ID", "not found", "reading manifest")
 
 
 def delete(reference: str) -> None:
