@@ -186,6 +186,12 @@ impl Signed {
     pub fn content(&self) -> &[u8] {
         &self.0
     }
+
+    /// Content that nobody signed.
+    #[cfg(test)]
+    pub fn sample(content: Vec<u8>) -> Self {
+        Self(Zeroizing::new(content))
+    }
 }
 
 #[derive(Deserialize)]

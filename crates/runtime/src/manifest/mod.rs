@@ -79,6 +79,19 @@ impl Manifest {
         Ok(Self(fields))
     }
 
+    /// A manifest of no file.
+    #[cfg(test)]
+    pub fn sample(program: &str) -> Self {
+        Self(Fields {
+            cas_key: None,
+            format: FORMAT.to_owned(),
+            mode: FILE_PROTECTION.to_owned(),
+            program: program.to_owned(),
+            runtime: String::new(),
+            variables: Variables::default(),
+        })
+    }
+
     /// The measurement: SHA-256 of the canonical JSON.
     pub fn measurement(&self) -> [u8; 32] {
         let mut measurement = [0; 32];

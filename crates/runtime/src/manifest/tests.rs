@@ -1,1 +1,141 @@
+use std::collections::BTreeMap;
+use std::path::Path;
 
+use base64::prelude::{Engine as _, BASE64_STANDARD};
+use proptest::prelude::*;
+
+use super::*;
+
+const JSON: &str = concat!(
+    r#"{"cas_key":"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff","format":"sconify-launch/1","#,
+    r#""mode":"file-protection","program":"/app","#,
+    r#""runtime":"ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100","variables":{"SCONE_FORK":"0"}}"#,
+);
+
+/// A case of tests/vectors/launch, which the Python side checks too.
+#[derive(Deserialize)]
+struct Vector {
+    runtime: String,
+    program: String,
+    cas_key: Option<String>,
+    environment: BTreeMap<String, String>,
+    manifest: String,
+    binary: String,
+    measurement: String,
+}
+
+fn vectors() -> Vec<Vector> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/launch");
+    let files = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let vectors: Vec<Vector> = files
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
+        .map(|path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
+        .collect();
+    assert!(vectors.len() >= 5);
+    vectors
+}
+
+#[test]
+fn the_vectors_are_measured_as_python_measures_them() {
+    for vector in vectors() {
+        let binary = BASE64_STANDARD.decode(&vector.binary).unwrap();
+        let manifest =
+            Manifest::of_elf(&binary, |name| vector.environment.get(name).cloned()).unwrap();
+        assert_eq!(hex::encode(manifest.measurement()), vector.measurement);
+        assert_eq!(manifest.runtime(), vector.runtime);
+        assert_eq!(manifest.program(), vector.program);
+        assert_eq!(manifest.cas_key().ok().map(hex::encode), vector.cas_key);
+        assert_eq!(
+            elf::read(&binary).unwrap().manifest,
+            vector.manifest.as_bytes()
+        );
+    }
+}
+
+#[test]
+fn every_changed_byte_before_the_section_table_changes_the_measurement_or_is_refused() {
+    let vector = vectors()
+        .into_iter()
+        .find(|vector| vector.environment.is_empty())
+        .unwrap();
+    let binary = BASE64_STANDARD.decode(&vector.binary).unwrap();
+    let of = |text: &str| {
+        let at = binary
+            .windows(text.len())
+            .rposition(|bytes| bytes == text.as_bytes());
+        at.unwrap()..at.unwrap() + text.len()
+    };
+    let manifest = of(&vector.manifest);
+    // The header fields are not measured, and the digest that stands in the manifest gives way to the one that is computed.
+    let free = [0x28..0x30, 0x3c..0x40, of(&vector.runtime)];
+    for at in (0..manifest.end).filter(|at| !free.iter().any(|range| range.contains(at))) {
+        let mut changed = binary.clone();
+        changed[at] ^= 1;
+        if let Ok(manifest) = Manifest::of_elf(&changed, |_| None) {
+            assert_ne!(
+                hex::encode(manifest.measurement()),
+                vector.measurement,
+                "byte {at}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_manifest_gives_its_values() {
+    let manifest = Manifest(Fields::parse(JSON.as_bytes()).unwrap());
+    assert_eq!(manifest.cas_key().unwrap()[..2], [0x00, 0x11]);
+    assert_eq!(manifest.program(), "/app");
+    assert_eq!(manifest.dlopen(), Dlopen::Closure);
+    assert!(!manifest.fork());
+}
+
+#[test]
+fn what_is_unknown_missing_or_of_another_form_is_refused() {
+    for (from, to) in [
+        (r#""mode":"#, r#""more":"x","mode":"#),
+        (r#","program":"/app""#, ""),
+        (r#""file-protection""#, r#""binary-fs""#),
+        (r#""sconify-launch/1""#, r#""sconify-launch/2""#),
+        (r#""/app""#, r#""app""#),
+        (r#""/app""#, r#""/a\u0000""#),
+        (r#""/app""#, "7"),
+        ("ffeeddcc", "FFEEDDCC"),
+        ("00112233", "0011223"),
+        (r#""SCONE_FORK":"0""#, r#""SCONE_FORK":"2""#),
+        (r#""SCONE_FORK":"0""#, r#""SCONE_FORK":null"#),
+        (r#""SCONE_FORK":"0""#, r#""SCONE_HEAP":"1G""#),
+        (r#""SCONE_FORK":"0""#, r#""SCONE_MODE":"sim""#),
+        (
+            r#""SCONE_FORK":"0""#,
+            r#""SCONE_FORK":"0","SCONE_FORK":"0""#,
+        ),
+        (r#""mode":"#, r#" "mode":"#),
+        ("/app", r"\/app"),
+    ] {
+        let changed = JSON.replacen(from, to, 1);
+        assert_ne!(changed, JSON, "{from}");
+        assert!(Fields::parse(changed.as_bytes()).is_err(), "{changed}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Fields::parse(&bytes);
+    }
+
+    #[test]
+    fn what_is_accepted_is_canonical(at in 0..JSON.len(), value in 0x20u8..0x7f) {
+        let mut json = JSON.as_bytes().to_vec();
+        json[at] = value;
+        if let Ok(fields) = Fields::parse(&json) {
+            prop_assert_eq!(fields.canonical(), json);
+        }
+    }
+}

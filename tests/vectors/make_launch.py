@@ -1,0 +1,67 @@
+"""Makes the vectors of launch manifests that Python and Rust both check: ``python tests/vectors/make_launch.py``."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import struct
+from pathlib import Path
+
+from sconify.program.launch import LaunchManifest, measurement, runtime_digest, sconified_binary
+
+DIRECTORY = Path(__file__).parent / "launch"
+CAS_KEY = hashlib.sha256(b"the SubjectPublicKeyInfo of a CAS").hexdigest()
+CASES: dict[str, tuple[dict[str, str], str | None, str, dict[str, str]]] = {
+    "plain": ({"SCONE_ALLOW_DLOPEN": "1", "SCONE_HEAP": "1G", "SCONE_STACK": "4m"}, CAS_KEY, "/usr/bin/python3.11", {}),
+    "overridden": (
+        {"SCONE_ALLOW_DLOPEN": "1", "SCONE_FORK": "1", "SCONE_HEAP": "64M"},
+        CAS_KEY,
+        "/usr/bin/python3.11",
+        {"SCONE_ALLOW_DLOPEN": "2", "SCONE_FORK": "0", "SCONE_HEAP": "0002G", "SCONE_STACK": "1M", "PATH": "/bin"},
+    ),
+    "no-variables": ({}, CAS_KEY, "/app", {"SCONE_HEAP": "not measured, so it does not matter"}),
+    "no-cas-key": ({"SCONE_FORK": "0"}, None, "/app", {}),
+    "odd-path": ({}, CAS_KEY, '/b\u00ef\u0146/\u65e5\u672c/\U0001f980/a"b\\c\n\t\x01\x7f', {}),
+}
+
+
+def small_runtime() -> bytes:
+    """Return an ELF file with two sections, its length no multiple of 8: the least that can stand for the runtime."""
+    names = b"\0.text\0.shstrtab\0"
+    code = b"\x90\x0f\x05"
+    header = bytearray(64)
+    header[:7] = b"\x7fELF\x02\x01\x01"
+    struct.pack_into("<HHI", header, 16, 3, 62, 1)
+    struct.pack_into("<Q", header, 0x28, 64 + len(code) + len(names))
+    struct.pack_into("<HHHHHH", header, 0x34, 64, 56, 0, 64, 3, 2)
+    sections = [
+        (0,) * 10,
+        (1, 1, 6, 0, 64, len(code), 0, 0, 1, 0),
+        (7, 3, 0, 0, 64 + len(code), len(names), 0, 0, 1, 0),
+    ]
+    return bytes(header) + code + names + b"".join(struct.pack("<IIQQQQIIQQ", *section) for section in sections) + b"!"
+
+
+def main() -> None:
+    """Write one file for each case."""
+    DIRECTORY.mkdir(exist_ok=True)
+    runtime = DIRECTORY / "runtime.elf"
+    runtime.write_bytes(small_runtime())
+    for name, (variables, cas_key, program, environment) in CASES.items():
+        manifest = LaunchManifest.for_runtime(runtime, program=program, cas_key=cas_key, variables=variables)
+        vector = {
+            "runtime": runtime_digest(runtime.read_bytes()),
+            "program": program,
+            "cas_key": cas_key,
+            "variables": variables,
+            "environment": environment,
+            "manifest": manifest.canonical_json().decode(),
+            "binary": base64.b64encode(sconified_binary(runtime, manifest)).decode(),
+            "measurement": measurement(manifest, environment=environment),
+        }
+        (DIRECTORY / f"{name}.json").write_text(json.dumps(vector, indent=1) + "\n", encoding="ascii")
+
+
+if __name__ == "__main__":
+    main()
