@@ -62,8 +62,8 @@ def find_authority(request: Request, warn: Callable[[str], None]) -> Authority:
         ServiceError: If it can't be reached or started.
     """
     config = ClientConfig.default()
-    if request.cas is None:
-        embedded = ensure_embedded()
+    embedded = ensure_embedded() if request.cas is None else None
+    if embedded is not None:
         warn(
             "no --cas is given: an embedded CAS and LAS in debug mode on this machine are used. They are for tests: "
             "evidence is simulated, and whoever owns this machine can read every secret"
@@ -71,9 +71,14 @@ def find_authority(request: Request, warn: Callable[[str], None]) -> Authority:
         address = CasAddress(embedded.cas_host, embedded.client_port)
         cas_address, las_address = embedded.cas_address, embedded.las_address
     else:
-        address = CasAddress.parse(request.cas)
+        address = CasAddress.parse(request.cas or "")
         cas_address, las_address = address.host, request.las
-    client = connect(address, config=config, allow_debug=request.cas_debug or request.cas is None)
+    client = connect(
+        address,
+        config=config,
+        allow_debug=request.cas_debug or request.cas is None,
+        expected_key=None if embedded is None else embedded.key,
+    )
     namespace = request.namespace or f"sconify-{secrets.token_hex(6)}"
     return Authority(
         client=client,
