@@ -7,6 +7,7 @@ use crate::config::ConfigError;
 use crate::log;
 use crate::manifest::ManifestError;
 use crate::settings::{Settings, SettingsError};
+use crate::supervisor::SupervisorError;
 
 /// The exit codes of the runtime itself: below 125, where those of container engines and shells begin, and apart from what common programs use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,11 +51,13 @@ impl Failure {
         let mut causes = vec![cause.to_string()];
         let mut next = cause.source();
         while let Some(error) = next {
-            causes.push(error.to_string());
+            let text = error.to_string();
+            // Some errors say what their source says.
+            if !causes.last().is_some_and(|last| last.ends_with(&text)) {
+                causes.push(text);
+            }
             next = error.source();
         }
-        // A transparent error says what its source says.
-        causes.dedup();
         Self {
             code,
             what: what.into(),
@@ -155,6 +158,23 @@ impl From<ConfigError> for Failure {
             &error,
         )
         .mended_by("correct the session at the CAS")
+    }
+}
+
+impl From<SupervisorError> for Failure {
+    fn from(error: SupervisorError) -> Self {
+        let failure = |remedy: &str| {
+            Self::new(Code::Launch, "The program could not be launched", &error).mended_by(remedy)
+        };
+        match &error {
+            SupervisorError::Index { .. } => failure("convert the image again: it lacks its protected files, or its user may not read them"),
+            SupervisorError::NotVerified { .. } => {
+                failure("use the image and the session of one conversion: the files were changed, or fspf_key and fspf_tag are those of another image")
+            }
+            SupervisorError::WorkingDirectory { .. } => failure("let pwd of the session name a directory of the image, and protect it with --dir"),
+            SupervisorError::Unsupported { .. } => failure("run on a kernel and an engine that have what is lacking"),
+            _ => failure("convert the image again; -e SCONE_LOG=debug says more"),
+        }
     }
 }
 

@@ -215,13 +215,9 @@ mod tests {
     #[test]
     fn control_characters_are_escaped() {
         let mut text = String::new();
-        write!(
-            Escaped(&mut text),
-            "a{}b{}ä",
-            "\n[SCONE|FATAL] forged",
-            "\x1b[2J"
-        )
-        .unwrap();
+        Escaped(&mut text)
+            .write_str("a\n[SCONE|FATAL] forgedb\x1b[2Jä")
+            .unwrap();
         assert_eq!(text, "a\\n[SCONE|FATAL] forgedb\\u{1b}[2Jä");
     }
 

@@ -9,6 +9,7 @@ use sconify_runtime::executor::{Executor as _, ExitStatus};
 use sconify_runtime::failure::{Code, Failure};
 use sconify_runtime::manifest::Manifest;
 use sconify_runtime::settings::{is_on, log_level, Settings};
+use sconify_runtime::supervisor::Supervisor;
 use sconify_runtime::{info, log, version, warn};
 
 fn main() -> ExitCode {
@@ -50,9 +51,7 @@ fn run() -> Result<u8, Failure> {
         info!("the arguments of the container are ignored: the policy gives the program's");
     }
     let launch = attested.configuration.into_launch(&manifest)?;
-    let status = Supervisor
-        .run(launch)
-        .map_err(|error| Failure::new(Code::Launch, "The program can't be launched", &error))?;
+    let status = Supervisor.run(launch)?;
     if let Err(error) = attested.session.report_exit(status) {
         info!("the CAS was not told how the program ended: {error}");
     }
@@ -117,18 +116,5 @@ fn exit_code(status: ExitStatus) -> u8 {
     match status {
         ExitStatus::Exited(code) => code as u8,
         ExitStatus::Signalled(signal) => 128 + signal as u8,
-    }
-}
-
-struct Supervisor;
-
-impl sconify_runtime::executor::Executor for Supervisor {
-    type Error = std::io::Error;
-
-    fn run(
-        &self,
-        _launch: sconify_runtime::executor::Launch,
-    ) -> Result<ExitStatus, std::io::Error> {
-        Err(std::io::ErrorKind::Unsupported.into())
     }
 }

@@ -239,11 +239,11 @@ impl Session {
     pub fn report_exit(&self, status: ExitStatus) -> Result<(), CasError> {
         let report = match status {
             ExitStatus::Exited(status) => ExitReport {
-                status,
+                status: Some(status),
                 signal: None,
             },
             ExitStatus::Signalled(signal) => ExitReport {
-                status: 128 + signal,
+                status: None,
                 signal: Some(signal),
             },
         };

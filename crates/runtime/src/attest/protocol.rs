@@ -103,10 +103,10 @@ pub struct AttestAnswer {
     pub session_token: Zeroizing<String>,
 }
 
-/// `POST /v1/exit`: how the program ended; `signal` is None if it was not by a signal.
+/// `POST /v1/exit`: how the program ended, by itself with a status or by a signal.
 #[derive(Serialize)]
 pub struct ExitReport {
-    pub status: i32,
+    pub status: Option<i32>,
     pub signal: Option<i32>,
 }
 
