@@ -97,30 +97,30 @@ def _plain_layer(choice: Choice, path: Path, epoch: int, compression: Compressio
 
     Links stand on the disk for the kernel's own path walking; what counts is the index.
     """
-    with LayerWriter(path, compression=compression, epoch=epoch) as writer:
-        for planned in choice.plan.entries.values():
-            entry = planned.entry
-            if planned.reason == BASE_IMAGE or entry.path in ("/", choice.program.path):
-                continue
-            if planned.kind is RegionKind.ENCRYPTED:
-                if entry.type is EntryType.DIRECTORY:
-                    writer.add(Entry(path=entry.path, type=EntryType.DIRECTORY, mode=0o755, mtime=epoch))
-            elif planned.kind is RegionKind.HOST and entry.type is EntryType.FILE:
-                writer.add_bytes(entry.path, b"", mode=0o644)
-            elif entry.type in (EntryType.FILE, EntryType.DIRECTORY, EntryType.SYMLINK):
-                writer.add(entry)
-        return writer.finish()
+    writer = LayerWriter(path, compression=compression, epoch=epoch)
+    for planned in choice.plan.entries.values():
+        entry = planned.entry
+        if planned.reason == BASE_IMAGE or entry.path in ("/", choice.program.path):
+            continue
+        if planned.kind is RegionKind.ENCRYPTED:
+            if entry.type is EntryType.DIRECTORY:
+                writer.add(Entry(path=entry.path, type=EntryType.DIRECTORY, mode=0o755, mtime=epoch))
+        elif planned.kind is RegionKind.HOST and entry.type is EntryType.FILE:
+            writer.add_bytes(entry.path, b"", mode=0o644)
+        elif entry.type in (EntryType.FILE, EntryType.DIRECTORY, EntryType.SYMLINK):
+            writer.add(entry)
+    return writer.finish()
 
 
 def _protected_layer(protected: ProtectedFileSystem, path: Path, epoch: int) -> Layer:
-    with LayerWriter(path, epoch=epoch) as writer:
-        writer.add(Entry(path=DIRECTORY, type=EntryType.DIRECTORY, mode=0o755, mtime=epoch))
-        for built in (protected.index, *protected.packs):
-            writer.add_file(built.image_path, built.file, mode=READABLE)
-        return writer.finish()
+    writer = LayerWriter(path, epoch=epoch)
+    writer.add(Entry(path=DIRECTORY, type=EntryType.DIRECTORY, mode=0o755, mtime=epoch))
+    for built in (protected.index, *protected.packs):
+        writer.add_file(built.image_path, built.file, mode=READABLE)
+    return writer.finish()
 
 
 def _binary_layer(program: str, binary: bytes, path: Path, epoch: int, compression: Compression) -> Layer:
-    with LayerWriter(path, compression=compression, epoch=epoch) as writer:
-        writer.add_bytes(program, binary, mode=RUNNABLE)
-        return writer.finish()
+    writer = LayerWriter(path, compression=compression, epoch=epoch)
+    writer.add_bytes(program, binary, mode=RUNNABLE)
+    return writer.finish()

@@ -35,7 +35,7 @@ def root_of(contents: Mapping[str, str | int | None]) -> RootFileSystem:
     return RootFileSystem(tree)
 
 
-NATIVE = {
+NATIVE: dict[str, str | int | None] = {
     "/app/main.py": 10,
     "/app/static/logo": 20,
     "/app/link": "/opt/outside",
