@@ -9,7 +9,11 @@ use crate::settings;
 pub fn text(manifest: &Manifest, environment: impl Fn(&str) -> Option<String>) -> String {
     let (level, _) = settings::log_level(environment("SCONE_LOG"));
     let variables = manifest.variables();
-    let size = |value: &Option<String>| value.clone().unwrap_or_else(|| "unlimited".to_owned());
+    let size = |value: &Option<String>| {
+        value
+            .clone()
+            .unwrap_or_else(|| "<not specified>".to_owned())
+    };
     let dlopen = match manifest.dlopen() {
         crate::executor::Dlopen::Closure => "no",
         crate::executor::Dlopen::Protected => "yes (protected)",
