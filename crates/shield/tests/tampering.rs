@@ -2,7 +2,7 @@
 
 mod entry_points;
 
-use entry_points::{sample, spec};
+use entry_points::{sample, spec, Sample};
 use proptest::prelude::*;
 use sconify_shield::{FileSystemKey, Index, PackReader, RootTag, ShieldError};
 
@@ -120,6 +120,7 @@ proptest! {
         entry_points::index_file(&bytes);
         entry_points::index_body(&bytes);
         entry_points::pack(&bytes);
+        entry_points::changed_pack(&bytes);
         entry_points::resolve(&bytes);
         let (index, tag) = spec::seal_plaintext(&std::array::from_fn(|at| at as u8), &bytes);
         prop_assert!(matches!(Index::open(&index, &key(), &tag), Err(ShieldError::CorruptIndex(_))));
@@ -209,8 +210,6 @@ fn packs_can_not_be_exchanged() {
         Err(ShieldError::BadInput { .. })
     ));
 }
-
-use entry_points::Sample;
 
 #[test]
 fn a_pack_can_not_be_shortened_or_lengthened() {

@@ -1,5 +1,7 @@
 //! What the fuzz targets and their smoke test run: every parser, on bytes that an attacker chose.
 
+#![allow(dead_code)]
+
 #[path = "../sample/mod.rs"]
 mod sample;
 #[path = "../spec/mod.rs"]
@@ -91,6 +93,20 @@ pub fn pack(bytes: &[u8]) {
             Err(other) => panic!("{other}"),
         }
     }
+}
+
+/// The sample's pack with some bytes changed: four bytes say where, the others how.
+pub fn changed_pack(bytes: &[u8]) {
+    let Some((at, change)) = bytes.split_first_chunk() else {
+        return;
+    };
+    let mut file = sample().packs[0].clone();
+    let at = u32::from_le_bytes(*at) as usize % file.len();
+    file[at..]
+        .iter_mut()
+        .zip(change)
+        .for_each(|(byte, change)| *byte ^= change);
+    pack(&file);
 }
 
 /// Any path.

@@ -1,0 +1,7 @@
+//! Any path in the sample's index.
+#![no_main]
+
+#[path = "../../tests/entry_points/mod.rs"]
+mod entry_points;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry_points::resolve(bytes));
