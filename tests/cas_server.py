@@ -203,17 +203,22 @@ def serve_environment() -> dict[str, str]:
 
 
 @contextmanager
-def running_cas(state_dir: Path, *options: str, mode: str = "--debug") -> Iterator[RunningCas]:
+def running_cas(
+    state_dir: Path, *options: str, mode: str = "--debug", prefix: tuple[str, ...] = ()
+) -> Iterator[RunningCas]:
     """Run `sconify cas serve` on free ports until the block ends."""
     ready, write_end = os.pipe()
     state_dir.parent.mkdir(parents=True, exist_ok=True)
     log = state_dir.parent / f"{state_dir.name}.log"
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            serve_command(
-                *(f"--state-dir={state_dir}", "--client-listen=127.0.0.1:0", "--enclave-listen=127.0.0.1:0"),
-                *(mode, f"--ready-fd={write_end}", *options),
-            ),
+            [
+                *prefix,
+                *serve_command(
+                    *(f"--state-dir={state_dir}", "--client-listen=127.0.0.1:0", "--enclave-listen=127.0.0.1:0"),
+                    *(mode, f"--ready-fd={write_end}", *options),
+                ),
+            ],
             env=serve_environment(),
             pass_fds=[write_end],
             stdout=subprocess.PIPE,

@@ -41,6 +41,12 @@ class ConflictError(UserError):
     status = 409
 
 
+class LengthRequiredError(UserError):
+    """The body has no length: it is sent in chunks."""
+
+    status = 411
+
+
 class TooLargeError(UserError):
     """The body is larger than the CAS accepts."""
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
+from cheroot.errors import FatalSSLAlert
 from pydantic import BaseModel, ValidationError
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
 import sconify
-from sconify.cas.errors import BadRequestError, NotFoundError, TooLargeError, http_status
+from sconify.cas.errors import BadRequestError, LengthRequiredError, NotFoundError, TooLargeError, http_status
 from sconify.errors import SconifyError
 from sconify.policy.keyhash import key_hash
 
@@ -28,7 +30,7 @@ PEER_KEY = "sconify.peer_key"
 MAX_BODY = (1 << 20) + 4096
 """Bytes of a request body: a session of the largest size."""
 
-_TOO_LARGE = f"the body is larger than {MAX_BODY} bytes"
+_MAX_REST, _PIECE = 16 << 20, 64 << 10
 _log = logging.getLogger("sconify.cas")
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -40,10 +42,9 @@ class Api(ABC):
         """Answer one request and log it: no query, no header, no body, for they may hold secrets."""
         begin = time.monotonic()
         request = Request(environ)
-        request.max_content_length = MAX_BODY + 1
         response = self._answer(request)
         if response.status_code >= 400:
-            # The rest of a refused body is not read, so nothing can follow on this connection.
+            _read_rest(request)
             response.headers["Connection"] = "close"
         _log.info(
             "%s %s %s %s %d %.1f ms",
@@ -66,9 +67,10 @@ class Api(ABC):
 
     def _answer(self, request: Request) -> Response:
         try:
+            _check_length(request)
             return self.handle(request)
-        except RequestEntityTooLarge:
-            return _error(TooLargeError(_TOO_LARGE))
+        except FatalSSLAlert:
+            raise  # the client is gone, or too slow: the server drops the connection
         except HTTPException:
             return _error(BadRequestError("the request is malformed"))
         except SconifyError as error:
@@ -102,15 +104,8 @@ def parse_body(request: Request, model: type[_M]) -> _M:
 
 
 def body(request: Request) -> bytes:
-    """Return the body.
-
-    Raises:
-        TooLargeError: It is larger than ``MAX_BODY`` bytes.
-    """
+    """Return the body, at most ``MAX_BODY`` bytes."""
     data: bytes = request.get_data(cache=False)
-    # A body in chunks has no announced length, and is cut off at the limit rather than refused.
-    if len(data) > MAX_BODY:
-        raise TooLargeError(_TOO_LARGE)
     return data
 
 
@@ -123,6 +118,26 @@ def caller_or_none(request: Request) -> str | None:
 def not_found(request: Request) -> NotFoundError:
     """Return the error of a path that the API does not have."""
     return NotFoundError(f"there is no {request.path[:200]!r} in this API")
+
+
+def _check_length(request: Request) -> None:
+    """Refuse what has no known length (cheroot reads chunks without a bound) or one that is too large."""
+    if "HTTP_TRANSFER_ENCODING" in request.environ:
+        raise LengthRequiredError("the body is sent in chunks, expected a Content-Length")
+    length = request.environ.get("CONTENT_LENGTH") or "0"
+    if not re.fullmatch(r"[0-9]{1,15}", length):
+        raise BadRequestError("the Content-Length is no number")
+    if int(length) > MAX_BODY:
+        raise TooLargeError(f"the body has {length} bytes, expected at most {MAX_BODY}")
+
+
+def _read_rest(request: Request) -> None:
+    """Read the rest of a refused body, unless it is huge: a client that still sends would not see the answer."""
+    length = request.environ.get("CONTENT_LENGTH") or ""
+    chunked = "HTTP_TRANSFER_ENCODING" in request.environ
+    if not chunked and re.fullmatch(r"[0-9]{1,15}", length) and int(length) <= _MAX_REST:
+        while request.environ["wsgi.input"].read(_PIECE):
+            pass
 
 
 def _error(error: SconifyError) -> Response:

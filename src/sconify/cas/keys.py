@@ -64,7 +64,7 @@ def load_cas_key(store: Store) -> CasKey:
         UserError: The store was written under another master key.
     """
     new = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    private = load_der_private_key(store.key("cas", new=new), None)
+    private = load_der_private_key(store.fixed("cas", new=new), None)
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise BugError("the stored CAS key is no EC key")
     numbers = private.public_key().public_numbers()

@@ -108,6 +108,15 @@ class CasServer:
         self.stop()
 
 
+class _Gateway(wsgi.Gateway_10):
+    """Ends a connection when the application says so; cheroot would only pass the header on."""
+
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        if ("Connection", "close") in headers:
+            self.req.close_connection = True
+        return super().start_response(status, headers, exc_info)
+
+
 class _Listener(wsgi.Server):
     """One address and its threads."""
 
@@ -122,6 +131,7 @@ class _Listener(wsgi.Server):
             (address.host, address.port), api, numthreads=_THREADS, server_name="cas", request_queue_size=_BACKLOG
         )
         self.ssl_adapter = tls
+        self.gateway = _Gateway
         self._address = address
         self._flag = flag
         self._cause: OSError | None = None
@@ -182,5 +192,5 @@ class _Listener(wsgi.Server):
             super().process_conn(conn)
 
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
-        """Log what cheroot reports, without tracebacks: they may show what a request held."""
-        _log.log(level, "%s%s", msg, " (internal error)" if traceback else "")
+        """Log what cheroot reports; of an exception only its type, for the rest may show what a request held."""
+        _log.log(level, "%s", f"internal error: {msg.partition('(')[0]}" if traceback else msg)

@@ -13,6 +13,7 @@ from sconify.cas.master_key import FileMasterKey, MasterKeyProvider
 from sconify.cas.release import Release
 from sconify.cas.sessions import Sessions
 from sconify.cas.store import Store
+from sconify.errors import UserError
 
 MASTER_KEY_FILE = "master.key"
 AUDIT_LOG = "audit.jsonl"
@@ -27,7 +28,7 @@ class Cas:
         master_key: Gives the key of the store; None: ``master.key`` in the state directory.
 
     Raises:
-        UserError: The master key is missing or is another store's.
+        UserError: The master key is missing or is another store's; the store is that of a CAS in the other mode.
         ServiceError: The state directory can't be used.
     """
 
@@ -39,12 +40,23 @@ class Cas:
         self._store = Store(state_dir, master_key=master_key or FileMasterKey(state_dir / MASTER_KEY_FILE))
         self._audit = AuditLog(state_dir / AUDIT_LOG)
         self.key = load_cas_key(self._store)
+        self._require_mode(mode)
         catalog = Catalog(self._store)
         sessions = Sessions(self._store, catalog=catalog, audit=self._audit)
         release = Release(self._store, catalog=catalog, key=self.key, mode=mode, audit=self._audit)
         self.client_api = ClientApi(sessions, key=self.key, mode=mode)
         self.enclave_api = EnclaveApi(release)
         self._audit.record("cas started", mode=mode.value, key=self.key.key_hash)
+
+    def _require_mode(self, mode: Mode) -> None:
+        """Refuse to serve what a CAS of the other mode has stored: its key and secrets are not protected alike."""
+        first = self._store.fixed("mode", new=mode.value.encode()).decode()
+        if first != mode:
+            self._store.close()
+            raise UserError(
+                f"the state directory is that of a CAS in {first} mode, got {mode} mode",
+                remedy=f"give another one with --state-dir=DIR, or start it with --{first}",
+            )
 
     def close(self) -> None:
         """Record the end and close the store."""

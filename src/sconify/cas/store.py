@@ -84,11 +84,11 @@ class Store:
         self._durable.dispose()
         self._fast.dispose()
 
-    def key(self, name: str, *, new: bytes) -> bytes:
-        """Return the key of a name; ``new`` becomes it if there is none yet.
+    def fixed(self, name: str, *, new: bytes) -> bytes:
+        """Return what the store was given under a name at first; that is ``new`` if there is nothing yet.
 
         Raises:
-            UserError: The stored key was sealed under another master key.
+            UserError: It was sealed under another master key.
         """
         place = ("keys", name, "key")
         with _reported("the store"), self._durable.begin() as connection:

@@ -7,6 +7,7 @@ public key: TLS proves that the client holds the private key, and nothing else o
 from __future__ import annotations
 
 import _pyio  # type: ignore[import-not-found]
+import errno
 import io
 import select
 import socket
@@ -56,8 +57,8 @@ class TlsAdapter(Adapter):
         self.context = context
 
     def bind(self, sock: socket.socket) -> socket.socket:
-        """Return the listening socket as it is: TLS begins with each connection."""
-        return sock
+        """Return the listening socket, in plain: TLS begins with each connection."""
+        return _Listening(fileno=sock.detach())
 
     def wrap(self, sock: socket.socket) -> tuple[TlsStream, dict[str, Any]]:
         """Return the connection in TLS, and the part of the WSGI environment that its handshake will fill in."""
@@ -71,6 +72,19 @@ class TlsAdapter(Adapter):
     def makefile(self, sock: TlsStream, mode: str = "r", bufsize: int = io.DEFAULT_BUFFER_SIZE) -> Any:
         """Return a reader or writer of a connection, as cheroot wants them."""
         return _Reader(sock, bufsize) if "r" in mode else _Writer(sock, bufsize)
+
+
+class _Listening(socket.socket):
+    """A listening socket that waits when the process has no descriptors left, until idle connections are closed."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            time.sleep(0.05)
+            raise TimeoutError("timed out") from error  # what cheroot takes for "nobody has come"
 
 
 class TlsStream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -87,6 +88,9 @@ def serve(
     )
     # Alembic reports each start at this level.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Each connection takes a descriptor; the usual soft limit is far below what the machine allows.
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

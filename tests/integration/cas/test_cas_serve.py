@@ -55,6 +55,15 @@ def test_without_a_mode_it_is_in_production(tmp_path: Path) -> None:
         assert "Mode: production" in cas.output
 
 
+def test_a_debug_store_never_becomes_a_production_one(tmp_path: Path) -> None:
+    with running_cas(tmp_path / "state"):
+        pass
+    done = serve(f"--state-dir={tmp_path / 'state'}", "--production")
+    assert done.returncode == 2
+    assert "that of a CAS in debug mode" in done.stderr
+    assert "--state-dir" in done.stderr
+
+
 @pytest.mark.parametrize("flag", ["--client-listen", "--enclave-listen"])
 def test_a_port_in_use_is_named_with_its_flag(tmp_path: Path, flag: str) -> None:
     other = "--enclave-listen" if flag == "--client-listen" else "--client-listen"

@@ -54,11 +54,11 @@ def test_a_version_is_written_once(store: Store) -> None:
     assert store.load("a/b", 1) == version(1)
 
 
-def test_keys_are_made_once(store: Store, tmp_path: Path) -> None:
-    assert store.key("cas", new=b"one") == b"one"
-    assert store.key("cas", new=b"two") == b"one"
+def test_what_is_fixed_stays(store: Store, tmp_path: Path) -> None:
+    assert store.fixed("cas", new=b"one") == b"one"
+    assert store.fixed("cas", new=b"two") == b"one"
     other = Store(tmp_path / "other", master_key=FileMasterKey(tmp_path / "key"))
-    assert other.key("cas", new=b"three") == b"three"
+    assert other.fixed("cas", new=b"three") == b"three"
     other.close()
 
 
