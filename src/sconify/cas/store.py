@@ -32,6 +32,12 @@ from sconify.policy.substitution import SecretValue
 _DATABASE = "cas.sqlite"
 _BUSY_SECONDS = 20
 
+# Built once: they run at each attestation.
+_LATEST_VERSION = sa.select(sa.func.max(session_versions.c.version)).where(
+    session_versions.c.name == sa.bindparam("name")
+)
+_USE_NONCE = used_nonces.insert()
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredSession:
@@ -128,9 +134,8 @@ class Store:
 
     def latest_version(self, name: str) -> int:
         """Return the number of the latest version of a session, 0 if there is none."""
-        query = sa.select(sa.func.max(session_versions.c.version)).where(session_versions.c.name == name)
         with _reported("the store"), self._fast.connect() as connection:
-            return connection.execute(query).scalar_one() or 0
+            return connection.execute(_LATEST_VERSION, {"name": name}).scalar_one() or 0
 
     def load(self, name: str, version: int) -> StoredSession | None:
         """Return a version of a session, or None."""
@@ -144,7 +149,7 @@ class Store:
         """Mark a nonce as used; False if it was used before, by whichever process."""
         try:
             with _reported("the store"), self._fast.connect() as connection:
-                connection.execute(used_nonces.insert().values(nonce=nonce, expires_at=expires_at))
+                connection.execute(_USE_NONCE, {"nonce": nonce, "expires_at": expires_at})
         except IntegrityError:
             return False
         return True
