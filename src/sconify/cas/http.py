@@ -86,7 +86,7 @@ class Api(ABC):
 
 def json_response(document: Mapping[str, object], *, status: int = 200) -> Response:
     """Return a JSON answer."""
-    return Response(json.dumps(document, ensure_ascii=False), status=status, mimetype="application/json")
+    return Response(json.dumps(document), status=status, mimetype="application/json")
 
 
 def parse_body(request: Request, model: type[_M]) -> _M:

@@ -64,9 +64,26 @@ def test_a_body_that_is_too_large(client: Client) -> None:
     assert client.request("/v1/sessions", "-H", "Transfer-Encoding: chunked", body="x").status == 411
 
 
-def test_headers_that_are_too_large(client: Client) -> None:
-    with pytest.raises(ValueError, match="Expecting value"):  # it is refused before there is an API to speak JSON
-        client.request("/v1/version", "-H", f"X: {'x' * 100_000}")
+def raw_request(port: int, *pieces: bytes) -> bytes:
+    """Send bytes over TLS, a piece at a time, and return what comes back."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=20)) as connection:
+        received = b""
+        with suppress(OSError):
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.5 if len(pieces) > 1 else 0)
+            while piece := connection.recv(4096):
+                received += piece
+        return received
+
+
+def test_headers_that_are_too_large(cas: RunningCas, client: Client) -> None:
+    answer = raw_request(cas.client_port, b"GET /v1/version HTTP/1.1\r\nHost: cas\r\nX: " + b"x" * 100_000)
+    # The connection may break before the answer is read, for the rest of the headers is not taken.
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 413")
     assert client.request("/v1/version").status == 200
 
 
@@ -109,22 +126,6 @@ def test_a_creator_that_is_somebody_else(client: Client, new_client: Callable[[]
 )
 def test_paths_that_lead_astray(client: Client, path: str) -> None:
     assert client.request(path, "--path-as-is").status in (400, 404)
-
-
-def raw_request(port: int, *pieces: bytes) -> bytes:
-    """Send bytes over TLS, a piece at a time, and return what comes back."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    with context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=20)) as connection:
-        received = b""
-        with suppress(OSError):
-            for piece in pieces:
-                connection.sendall(piece)
-                time.sleep(0.5 if len(pieces) > 1 else 0)
-            while piece := connection.recv(4096):
-                received += piece
-        return received
 
 
 @pytest.mark.parametrize(
@@ -204,10 +205,11 @@ def test_a_cas_without_descriptors_waits_and_goes_on(tmp_path: Path) -> None:
 def test_plain_http_and_noise_on_the_tls_port(cas: RunningCas, client: Client) -> None:
     for noise in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"\0" * 100, b"\x80\x80\x01\x03\x01"):
         with socket.create_connection(("127.0.0.1", cas.enclave_port), timeout=15) as connection:
-            connection.sendall(noise)
-            connection.shutdown(socket.SHUT_WR)
             received = b""
-            while piece := connection.recv(4096):
-                received += piece
+            with suppress(OSError):  # the server may hang up at once
+                connection.sendall(noise)
+                connection.shutdown(socket.SHUT_WR)
+                while piece := connection.recv(4096):
+                    received += piece
             assert b"HTTP" not in received
     assert client.request("/v1/version").status == 200
