@@ -22,7 +22,7 @@ impl Opener {
         ))
     }
 
-    /// Decrypts `text` where it stands. On failure it is wiped, so that nothing unauthenticated is left in it.
+    /// Decrypts `text` where it stands. On failure it holds rubbish, which the caller must not release.
     pub(crate) fn open(
         &self,
         nonce: [u8; NONCE_SIZE],
@@ -30,8 +30,7 @@ impl Opener {
         tag: [u8; TAG_SIZE],
         text: &mut [u8],
     ) -> Result<(), NotAuthentic> {
-        let opened = self
-            .0
+        self.0
             .open_in_place_separate_tag(
                 aead::Nonce::assume_unique_for_key(nonce),
                 aead::Aad::from(associated),
@@ -39,12 +38,8 @@ impl Opener {
                 text,
                 0..,
             )
-            .is_ok();
-        if opened {
-            return Ok(());
-        }
-        text.fill(0);
-        Err(NotAuthentic)
+            .map(drop)
+            .map_err(|_| NotAuthentic)
     }
 }
 

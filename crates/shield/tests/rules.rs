@@ -269,7 +269,10 @@ fn packs_and_chunks() {
             "hold 65547 bytes, its files 65546",
             with(&[first.clone(), chunk(11, 11, 0)]),
         ),
-        ("hold 65536 bytes, its files 65546", with(std::slice::from_ref(&first))),
+        (
+            "hold 65536 bytes, its files 65546",
+            with(std::slice::from_ref(&first)),
+        ),
         (
             "not absolute",
             pack("a", "/pack", &[first.clone(), last.clone()]),

@@ -80,7 +80,7 @@ impl Pack {
         self.chunks.get(number as usize)
     }
 
-    /// Decrypts a chunk where it stands; `text` is wiped on failure.
+    /// Decrypts a chunk where it stands; on failure `text` holds rubbish.
     pub(crate) fn open_chunk(
         &self,
         number: u32,
