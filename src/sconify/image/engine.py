@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,13 @@ class Engine:
                 return None
         return image
 
-    def save(self, name: str, destination: Path) -> None:
+    def save(self, name: str, destination: Path, *, progress: Callable[[int], None]) -> None:
         """Write an image's archive into a new file.
+
+        Args:
+            name: A name, or an image id.
+            destination: The file to make.
+            progress: Called with the number of bytes written so far.
 
         Raises:
             ImageNotFoundError: There is no such image.
@@ -66,11 +71,14 @@ class Engine:
         """
         with writing(destination):
             descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        done = 0
         try:
             with _requests(f"image {name} can't be read from the Docker engine"):
                 for chunk in self._client.api.get_image(name, chunk_size=_CHUNK):
                     with writing(destination):
                         write_all(descriptor, chunk)
+                    done += len(chunk)
+                    progress(done)
         except docker.errors.NotFound:
             raise ImageNotFoundError(
                 f"the Docker engine has no image {name}",

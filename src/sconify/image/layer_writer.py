@@ -194,25 +194,32 @@ class _Output:
     def __init__(self, path: Path, compression: Compression) -> None:
         self._path = path
         self._compression = compression
-        self._plain, self._stored = hashlib.sha256(), hashlib.sha256()
+        self._plain = hashlib.sha256()
+        self._stored = self._plain if compression is Compression.NONE else hashlib.sha256()
         self._buffer = bytearray()
         self._size = 0
         self._compress, self._flush = _compressor(compression)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
     def feed(self, data: bytes) -> None:
-        self._buffer += data
-        if len(self._buffer) >= _BUFFER:
+        """Add a piece; small ones are collected, for speed."""
+        if len(self._buffer) + len(data) < _BUFFER:
+            self._buffer += data
+        else:
             self._drain()
+            self._append(data)
 
     def _drain(self) -> None:
-        plain = bytes(self._buffer)
+        self._append(bytes(self._buffer))
         self._buffer.clear()
-        self._plain.update(plain)
-        self._store(self._compress(plain))
+
+    def _append(self, data: bytes) -> None:
+        self._plain.update(data)
+        self._store(self._compress(data))
 
     def _store(self, data: bytes) -> None:
-        self._stored.update(data)
+        if self._stored is not self._plain:
+            self._stored.update(data)
         self._size += len(data)
         with writing(self._path):
             write_all(self._descriptor, data)

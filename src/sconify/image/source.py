@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -130,7 +131,7 @@ def _find(reference: ImageReference, scratch: Path, report: Progress) -> tuple[I
     misses: list[str] = []
     candidates = [reference.at(Transport.DOCKER_DAEMON)]
     if skopeo.available():
-        candidates += [reference.at(Transport.CONTAINERS_STORAGE), reference.at(Transport.REGISTRY)]
+        candidates += [*_in_podman(reference), reference.at(Transport.REGISTRY)]
     for candidate in candidates:
         try:
             return candidate, _open(candidate, scratch, report)
@@ -142,10 +143,19 @@ def _find(reference: ImageReference, scratch: Path, report: Progress) -> tuple[I
     )
 
 
+def _in_podman(reference: ImageReference) -> list[ImageReference]:
+    """Return the names that podman may have given an image: what it builds, it puts under ``localhost/``."""
+    stored = reference.at(Transport.CONTAINERS_STORAGE)
+    host, slash, _ = reference.name.partition("/")
+    if slash and (host == "localhost" or "." in host or ":" in host):
+        return [stored]
+    return [dataclasses.replace(stored, name=f"localhost/{reference.name}"), stored]
+
+
 def _open(reference: ImageReference, scratch: Path, report: Progress) -> StoredImage:
     report(f"read {reference}", 0, None)
     if reference.transport is Transport.DOCKER_DAEMON:
-        return _open_engine(reference, scratch)
+        return _open_engine(reference, scratch, report)
     if reference.path is None:
         copied = scratch / "copied"
         skopeo.copy(str(reference), f"oci:{copied}:image")
@@ -161,11 +171,11 @@ def _open(reference: ImageReference, scratch: Path, report: Progress) -> StoredI
     )
 
 
-def _open_engine(reference: ImageReference, scratch: Path) -> StoredImage:
+def _open_engine(reference: ImageReference, scratch: Path, report: Progress) -> StoredImage:
     archive = scratch / "saved.tar"
     engine = Engine()
     try:
-        engine.save(reference.where, archive)
+        engine.save(reference.where, archive, progress=lambda done: report(f"read {reference}", done, None))
     finally:
         engine.close()
     return read_archive(archive, label=str(reference), workdir=scratch)

@@ -100,19 +100,25 @@ def parse_number(field: bytes) -> int:
     Raises:
         TarError: Neither of them, or beyond 64 bits.
     """
-    if field[0] & 0x80:
-        value = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
-        if field[0] & 0x40:
-            value -= 1 << (8 * len(field) - 1)
-        if not -_INT64 <= value < _INT64:
-            raise TarError("a base-256 number has more than 64 bits")
-        return value
-    digits = field.strip(b" \0").partition(b"\0")[0].rstrip(b" ")
-    if not digits:
-        return 0
+    digits = field[:-1]
+    if not (digits.isdigit() and field[-1] in b" \0"):  # not what nearly all headers have
+        if field[0] & 0x80:
+            return _base_256(field)
+        digits = field.strip(b" \0").partition(b"\0")[0].rstrip(b" ")
+        if not digits:
+            return 0
     if not digits.isdigit() or b"8" in digits or b"9" in digits:
         raise TarError(f"{field!r} is not an octal number")
     return int(digits, 8)
+
+
+def _base_256(field: bytes) -> int:
+    value = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
+    if field[0] & 0x40:
+        value -= 1 << (8 * len(field) - 1)
+    if not -_INT64 <= value < _INT64:
+        raise TarError("a base-256 number has more than 64 bits")
+    return value
 
 
 def parse_pax(data: bytes) -> list[tuple[str, bytes]]:

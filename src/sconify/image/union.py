@@ -64,7 +64,7 @@ def merge_layers(layers: Sequence[tuple[str, Extent]], *, workdir: Path) -> Tree
     for number, (label, archive) in enumerate(layers):
         layer = _Layer(label, archive, union, groups, workdir / f"sparse-{number}")
         layer.read()
-        layer.merge_into(union)
+        union = layer.merge_over(union)
     return union
 
 
@@ -113,7 +113,10 @@ class _Layer:
                 name = member.name[:200].decode(errors="backslashreplace")
                 raise UntrustedDataError(f"{self._label}: the entry {name!r} {error}") from None
 
-    def merge_into(self, union: Tree) -> None:
+    def merge_over(self, union: Tree) -> Tree:
+        """Return the union with this layer on top; the given one is used up."""
+        if len(union.entries) == 1:
+            return self._tree  # nothing but the root is below
         for path in self._opaque:
             union.clear(path)
         for path in self._whiteouts:
@@ -122,6 +125,7 @@ class _Layer:
         for path in sorted(self._tree.entries):
             if path != "/" and not (path in self._implied and path in union.names):
                 union.put(self._tree.entries[path])
+        return union
 
     def _add(self, member: Member) -> None:
         path = clean_name(member.name)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from sconify.image.layer_writer import LayerWriter
 from sconify.image.publication import NewImage, StagedImage
 from sconify.image.reference import ImageReference
 from sconify.image.sink import exists, write_image
+from sconify.image.sink_engine import StagedInEngine
 from sconify.image.source import open_image
 
 pytestmark = pytest.mark.docker
@@ -112,6 +116,46 @@ def test_a_layer_that_shrinks_while_it_is_sent_leaves_no_trace(repository: str, 
             ImageReference.parse(f"{repository}:short"), config=ImageConfig(), layers=[layer], workdir=tmp_path,
             overwrite=False,
         )  # fmt: skip
+    assert run("docker", "inspect", image.id, check=False) == "[]"
+
+
+class InterruptedWhileSending(StagedInEngine):
+    """Ctrl-C when half of the bytes are sent."""
+
+    def _archive(self) -> Iterator[bytes]:
+        for number, chunk in enumerate(super()._archive()):
+            if number == 20:
+                signal.raise_signal(signal.SIGINT)
+            yield chunk
+
+
+class InterruptedWhileWaiting(StagedInEngine):
+    """Ctrl-C while the engine, which has all bytes, registers the layer."""
+
+    def _archive(self) -> Iterator[bytes]:
+        yield from super()._archive()
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+
+@pytest.fixture
+def alarm_is_interrupt() -> Iterator[None]:
+    """Let the timer's signal do what Ctrl-C does."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("alarm_is_interrupt")
+@pytest.mark.parametrize("kind", [InterruptedWhileSending, InterruptedWhileWaiting])
+def test_an_interrupt_leaves_no_trace(repository: str, run: Run, tmp_path: Path, kind: type[StagedInEngine]) -> None:
+    (tmp_path / "random").write_bytes(os.urandom(100_000_000))
+    writer = LayerWriter(tmp_path / "layer", epoch=0)
+    writer.add_file("/random", tmp_path / "random")
+    image = NewImage.build(config=ImageConfig(), layers=[writer.finish()])
+    with pytest.raises(KeyboardInterrupt):
+        kind(ImageReference.parse(f"docker-daemon:{repository}:interrupted"), image, overwrite=False)
+    time.sleep(1)  # long enough for an engine that goes on by itself
     assert run("docker", "inspect", image.id, check=False) == "[]"
 
 

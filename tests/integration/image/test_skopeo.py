@@ -159,7 +159,7 @@ def test_the_store_of_podman(run: Run, stage: Stage, tmp_path: Path) -> None:
         written = staged.commit()
     images = json.loads(run("podman", "images", "--format", "json"))
     assert [image["Names"] for image in images] == [["localhost/sconify-test:v1"]]
-    for source in (text, "localhost/sconify-test:v1"):
+    for source in (text, "localhost/sconify-test:v1", "sconify-test:v1"):
         with open_image(ImageReference.parse(source), workdir=tmp_path) as image:
             assert image.reference.transport is Transport.CONTAINERS_STORAGE
             assert image.id == written.image_id

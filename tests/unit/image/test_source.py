@@ -243,6 +243,28 @@ def test_archives_of_docker(
     refuse(f"{text}:other", tmp_path, UserError, "no image other:latest; its names are: a/b:1")
 
 
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd])
+def test_archives_of_docker_since_version_25(
+    layout: Any, plain: bytes, archive: Callable[..., bytes], member: Maker, tmp_path: Path,
+    compress: Callable[[bytes], bytes],
+) -> None:  # fmt: skip
+    """They are OCI layouts as well, and with containerd's image store their layers are compressed."""
+    entry = layout.image([(compress(plain), plain)])
+    layout.index(entry)
+    manifest = json.loads(layout.file(entry["digest"]).read_text())
+    names = [
+        f"blobs/sha256/{item['digest'].removeprefix('sha256:')}" for item in [manifest["config"], *manifest["layers"]]
+    ]
+    docker = [{"Config": names[0], "RepoTags": ["a/b:1"], "Layers": names[1:]}]
+    files = [path for path in sorted(layout.path.rglob("*")) if path.is_file()]
+    members = [member(str(path.relative_to(layout.path)), content=path.read_bytes()) for path in files]
+    members.append(member("manifest.json", content=json.dumps(docker).encode()))
+    (tmp_path / "saved").write_bytes(archive(members))
+    with opened(f"docker-archive:{tmp_path}/saved:a/b:1", tmp_path) as image:
+        assert image.id == manifest["config"]["digest"]
+        assert image.root.read(image.root.resolve("/etc/hello"), 9) == b"hello"
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
