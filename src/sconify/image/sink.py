@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from sconify.image.sink_archive import StagedArchive
 from sconify.image.sink_engine import StagedInEngine
 from sconify.image.sink_layout import StagedLayout, layout_has
 from sconify.image.sink_skopeo import StagedBySkopeo
+from sconify.image.storage import scratch_directory
 
 
 def exists(reference: ImageReference) -> bool:
@@ -76,8 +76,8 @@ def write_image(
     reference = _destination(reference)
     require_absent(reference, overwrite=overwrite)
     if reference.transport in {Transport.DOCKER_DAEMON, Transport.DOCKER_ARCHIVE}:
-        with tempfile.TemporaryDirectory(prefix="sink-", dir=workdir) as scratch:
-            return _stage_for_docker(reference, config, _without_zstd(layers, Path(scratch)), overwrite=overwrite)
+        with scratch_directory(workdir, prefix="sink-") as scratch:
+            return _stage_for_docker(reference, config, _without_zstd(layers, scratch), overwrite=overwrite)
     image = NewImage.build(config=config, layers=layers)
     if reference.path is None:
         return StagedBySkopeo(reference, image, workdir=workdir, overwrite=overwrite)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
 from sconify.errors import UserError
@@ -11,6 +9,7 @@ from sconify.image import skopeo
 from sconify.image.publication import NewImage, StagedImage
 from sconify.image.reference import ImageReference, Transport
 from sconify.image.sink_layout import StagedLayout
+from sconify.image.storage import scratch_directory
 
 
 class StagedBySkopeo(StagedImage):
@@ -33,17 +32,15 @@ class StagedBySkopeo(StagedImage):
             self._staged = f"docker://{reference.name}@{image.digest}"
         else:
             self._staged = f"containers-storage:@{image.id.removeprefix('sha256:')}"
-        scratch = Path(tempfile.mkdtemp(prefix="sink-", dir=workdir))
         try:
-            layout = ImageReference(transport=Transport.OCI, path=scratch / "layout", tag="image")
-            StagedLayout(layout, image, overwrite=False).commit()
-            self._removable = reference.transport is not Transport.REGISTRY and not skopeo.exists(self._staged)
-            skopeo.copy(str(layout), self._staged)
+            with scratch_directory(workdir, prefix="sink-") as scratch:
+                layout = ImageReference(transport=Transport.OCI, path=scratch / "layout", tag="image")
+                StagedLayout(layout, image, overwrite=False).commit()
+                self._removable = reference.transport is not Transport.REGISTRY and not skopeo.exists(self._staged)
+                skopeo.copy(str(layout), self._staged)
         except BaseException as error:
             self.abort_after(error)
             raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
     def _publish(self) -> None:
         if not self._overwrite and skopeo.exists(str(self.reference)):

@@ -22,6 +22,7 @@ from sconify.image.layout import Find, StoredImage, read_layout
 from sconify.image.model import Extent
 from sconify.image.reference import ImageReference, Transport
 from sconify.image.rootfs import RootFileSystem
+from sconify.image.storage import writing
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, bytes done so far, and bytes in total if known."""
@@ -117,7 +118,8 @@ class _Counter:
 @contextmanager
 def _scratch(workdir: Path) -> Iterator[Path]:
     """Make a directory of our own, which stays only if all goes well."""
-    scratch = Path(tempfile.mkdtemp(prefix="source-", dir=workdir))
+    with writing(workdir):
+        scratch = Path(tempfile.mkdtemp(prefix="source-", dir=workdir))
     try:
         yield scratch
     except BaseException:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +40,26 @@ def writing(path: Path) -> Iterator[None]:
             f"{path} can't be written: {error.strerror or error}",
             remedy=f"check that {directory} exists and is writable",
         ) from None
+
+
+@contextmanager
+def scratch_directory(workdir: Path, *, prefix: str) -> Iterator[Path]:
+    """Make a directory that is removed at the end, whatever happens.
+
+    Args:
+        workdir: Where to make it.
+        prefix: Of its name.
+
+    Raises:
+        ServiceError: The disk is full.
+        UserError: ``workdir`` can't be written.
+    """
+    with writing(workdir):
+        path = Path(tempfile.mkdtemp(prefix=prefix, dir=workdir))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from sconify.errors import UntrustedDataError
 from sconify.image.model import NO_XATTRS, Extent
 from sconify.image.sparse import SparseMap, old_gnu_map, pax_map
+from sconify.image.storage import reading
 from sconify.image.tar_header import (
     BLOCK,
     Header,
@@ -64,6 +65,7 @@ class _Archive:
 
     def __init__(self, descriptor: int, extent: Extent) -> None:
         self._descriptor = descriptor
+        self._source = extent.source
         self._end = extent.offset + extent.size
         self._window = b""
         self._start = extent.offset
@@ -73,7 +75,8 @@ class _Archive:
         first = offset - self._start
         if not 0 <= first <= first + size <= len(self._window):
             wanted = min(max(size, _WINDOW), max(self._end - offset, 0))
-            self._window = os.pread(self._descriptor, wanted, offset)
+            with reading(self._source):
+                self._window = os.pread(self._descriptor, wanted, offset)
             self._start, first = offset, 0
         return self._window[first : first + size]
 
@@ -97,9 +100,11 @@ def read_members(archive: Extent, *, label: str) -> Iterator[Member]:
         label: What it is, for messages: ``"layer sha256:…"``.
 
     Raises:
+        UserError: The file can't be read.
         UntrustedDataError: It breaks the format; the message names ``label`` and the header's offset.
     """
-    descriptor = os.open(archive.source, os.O_RDONLY | os.O_CLOEXEC)
+    with reading(archive.source):
+        descriptor = os.open(archive.source, os.O_RDONLY | os.O_CLOEXEC)
     offset = archive.offset
     end = archive.offset + archive.size
     window = _Archive(descriptor, archive)

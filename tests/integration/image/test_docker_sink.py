@@ -84,7 +84,7 @@ def test_a_taken_tag_is_refused_and_may_be_overwritten(repository: str, run: Run
     text = f"docker-daemon:{repository}:taken"
     first = stage(text, content=b"first")
     late = stage(text, content=b"late")
-    first.commit()
+    replaced = first.commit()
     with pytest.raises(UserError, match="exists already") as caught:
         stage(text, content=b"second")
     assert "--overwrite" in (caught.value.remedy or "")
@@ -96,6 +96,7 @@ def test_a_taken_tag_is_refused_and_may_be_overwritten(repository: str, run: Run
     written = staged.commit()
     assert content_of(text, tmp_path) == b"second"
     assert names_of(written.image_id, run) == [text.removeprefix("docker-daemon:")]
+    run("docker", "rmi", replaced.image_id)
 
 
 def test_an_engine_that_does_not_run(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
