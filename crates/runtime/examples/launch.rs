@@ -12,7 +12,9 @@ use sconify_runtime::supervisor::Supervisor;
 use sconify_shield::{FileSystemKey, RootTag};
 
 fn main() {
-    let level = std::env::var("SCONE_LOG").ok().and_then(|text| text.parse().ok());
+    let level = std::env::var("SCONE_LOG")
+        .ok()
+        .and_then(|text| text.parse().ok());
     log::start(level.unwrap_or(Level::Warning));
     match Supervisor.run(launch()) {
         Ok(ExitStatus::Exited(code)) => exit(code),
@@ -29,14 +31,20 @@ fn launch() -> Launch {
     let mut next = |what: &str| words.next().unwrap_or_else(|| usage(what));
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap_or_else(|_| usage("text"));
     let index_path = next("the index");
-    let key = FileSystemKey::from_hex(&text(next("the key"))).unwrap_or_else(|error| usage(&error.to_string()));
-    let tag = RootTag::from_hex(&text(next("the tag"))).unwrap_or_else(|error| usage(&error.to_string()));
+    let key = FileSystemKey::from_hex(&text(next("the key")))
+        .unwrap_or_else(|error| usage(&error.to_string()));
+    let tag =
+        RootTag::from_hex(&text(next("the tag"))).unwrap_or_else(|error| usage(&error.to_string()));
     let mut launch = Launch {
         program: Vec::new(),
         arguments: Vec::new(),
         environment: Vec::new(),
         working_directory: b"/".to_vec(),
-        file_system: FileSystem { index_path, key, tag },
+        file_system: FileSystem {
+            index_path,
+            key,
+            tag,
+        },
         injected_files: Vec::new(),
         dlopen: Dlopen::Protected,
         fork: true,
@@ -48,7 +56,10 @@ fn launch() -> Launch {
             b"--no-fork" => launch.fork = false,
             b"--inject" => {
                 let pair = next("PATH=TEXT");
-                let equals = pair.iter().position(|&byte| byte == b'=').unwrap_or_else(|| usage("PATH=TEXT"));
+                let equals = pair
+                    .iter()
+                    .position(|&byte| byte == b'=')
+                    .unwrap_or_else(|| usage("PATH=TEXT"));
                 launch.injected_files.push(InjectedFile {
                     path: pair[..equals].to_vec(),
                     content: pair[equals + 1..].to_vec().into(),

@@ -3,7 +3,10 @@
 //! The filter is a chain of `if number == N { return action }`. The kernel remembers for each number whether the answer is "allow"
 //! whatever the arguments, so the length of the chain costs nothing for calls that pass.
 
-use libc::{sock_filter, BPF_ABS, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_JUMP, BPF_K, BPF_LD, BPF_RET, BPF_STMT, BPF_W};
+use libc::{
+    sock_filter, BPF_ABS, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_JUMP, BPF_K, BPF_LD, BPF_RET, BPF_STMT,
+    BPF_W,
+};
 
 /// `AUDIT_ARCH_X86_64`.
 const ARCHITECTURE: u32 = 0xc000_003e;
@@ -256,10 +259,18 @@ mod tests {
                 }
                 code if code == BPF_RET | BPF_K => return step.k,
                 code if code == BPF_JMP | BPF_JEQ | BPF_K => {
-                    at += usize::from(if accumulator == step.k { step.jt } else { step.jf });
+                    at += usize::from(if accumulator == step.k {
+                        step.jt
+                    } else {
+                        step.jf
+                    });
                 }
                 code if code == BPF_JMP | BPF_JSET | BPF_K => {
-                    at += usize::from(if accumulator & step.k != 0 { step.jt } else { step.jf });
+                    at += usize::from(if accumulator & step.k != 0 {
+                        step.jt
+                    } else {
+                        step.jf
+                    });
                 }
                 code => panic!("unexpected instruction {code:#x}"),
             }
@@ -267,7 +278,12 @@ mod tests {
     }
 
     fn call(number: i64, arguments: [u64; 6], fork: bool) -> u32 {
-        run(&program(COOKIE, fork), ARCHITECTURE, number as u32, arguments)
+        run(
+            &program(COOKIE, fork),
+            ARCHITECTURE,
+            number as u32,
+            arguments,
+        )
     }
 
     #[test]
@@ -277,14 +293,28 @@ mod tests {
         assert_eq!(call(libc::SYS_read, [0; 6], true), ALLOW);
         assert_eq!(call(libc::SYS_mmap, [0; 6], false), ALLOW);
         assert_eq!(call(libc::SYS_mount, [0; 6], true), refuse(libc::EPERM));
-        assert_eq!(call(libc::SYS_io_uring_setup, [0; 6], true), refuse(libc::ENOSYS));
+        assert_eq!(
+            call(libc::SYS_io_uring_setup, [0; 6], true),
+            refuse(libc::ENOSYS)
+        );
     }
 
     #[test]
     fn other_interfaces_of_the_processor_are_absent() {
         let program = program(COOKIE, true);
-        assert_eq!(run(&program, 0x4000_0003, libc::SYS_read as u32, [0; 6]), refuse(libc::ENOSYS));
-        assert_eq!(run(&program, ARCHITECTURE, X32_BIT | libc::SYS_read as u32, [0; 6]), refuse(libc::ENOSYS));
+        assert_eq!(
+            run(&program, 0x4000_0003, libc::SYS_read as u32, [0; 6]),
+            refuse(libc::ENOSYS)
+        );
+        assert_eq!(
+            run(
+                &program,
+                ARCHITECTURE,
+                X32_BIT | libc::SYS_read as u32,
+                [0; 6]
+            ),
+            refuse(libc::ENOSYS)
+        );
     }
 
     #[test]
@@ -293,7 +323,10 @@ mod tests {
         assert_eq!(with(COOKIE), ALLOW);
         assert_eq!(with(COOKIE & 0xffff_ffff), NOTIFY);
         assert_eq!(with(COOKIE ^ 1), NOTIFY);
-        assert_eq!(call(libc::SYS_execve, [0, 0, 0, 0, 0, COOKIE], true), NOTIFY);
+        assert_eq!(
+            call(libc::SYS_execve, [0, 0, 0, 0, 0, COOKIE], true),
+            NOTIFY
+        );
     }
 
     #[test]
@@ -308,6 +341,9 @@ mod tests {
         }
         let namespace = [libc::CLONE_NEWUSER as u64, 0, 0, 0, 0, 0];
         assert_eq!(call(libc::SYS_clone, namespace, true), refuse(libc::EPERM));
-        assert_eq!(call(libc::SYS_unshare, namespace, true), refuse(libc::EPERM));
+        assert_eq!(
+            call(libc::SYS_unshare, namespace, true),
+            refuse(libc::EPERM)
+        );
     }
 }

@@ -11,10 +11,21 @@ use super::last_error;
 ///
 /// # Errors
 /// `ENOMEM` if it can't be mapped; whatever `fill` returns is the inner result.
-pub fn fill<T>(file: BorrowedFd, size: usize, fill: impl FnOnce(&mut [u8]) -> T) -> Result<T, Errno> {
+pub fn fill<T>(
+    file: BorrowedFd,
+    size: usize,
+    fill: impl FnOnce(&mut [u8]) -> T,
+) -> Result<T, Errno> {
     // SAFETY: a new mapping at an address of the kernel's choice; its result is checked.
     let address = unsafe {
-        libc::mmap(ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        libc::mmap(
+            ptr::null_mut(),
+            size,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        )
     };
     if address == libc::MAP_FAILED {
         return Err(last_error());

@@ -32,7 +32,13 @@ impl Listener {
     /// Takes a listener's descriptor, and asks for quick wake-ups where the kernel can.
     pub fn new(descriptor: OwnedFd) -> Self {
         // SAFETY: the request takes its flags by value; a kernel that does not know it refuses it, which costs speed only.
-        unsafe { libc::ioctl(descriptor.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, SYNC_WAKE_UP) };
+        unsafe {
+            libc::ioctl(
+                descriptor.as_raw_fd(),
+                libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS,
+                SYNC_WAKE_UP,
+            )
+        };
         Self(descriptor)
     }
 
@@ -45,7 +51,8 @@ impl Listener {
             // SAFETY: all zeroes is a valid value, and the one that the kernel demands.
             let mut raw: libc::seccomp_notif = unsafe { mem::zeroed() };
             // SAFETY: the request writes one `seccomp_notif`.
-            let status = unsafe { libc::ioctl(self.raw(), libc::SECCOMP_IOCTL_NOTIF_RECV, &mut raw) };
+            let status =
+                unsafe { libc::ioctl(self.raw(), libc::SECCOMP_IOCTL_NOTIF_RECV, &mut raw) };
             if status == 0 {
                 return Ok(Notification {
                     id: raw.id,
@@ -91,7 +98,12 @@ impl Listener {
     }
 
     fn send(&self, id: u64, value: i64, error: i32, flags: u32) {
-        let mut response = libc::seccomp_notif_resp { id, val: value, error, flags };
+        let mut response = libc::seccomp_notif_resp {
+            id,
+            val: value,
+            error,
+            flags,
+        };
         // A failure means that the caller was killed: there is nobody to answer.
         // SAFETY: the request reads one `seccomp_notif_resp`.
         unsafe { libc::ioctl(self.raw(), libc::SECCOMP_IOCTL_NOTIF_SEND, &mut response) };
@@ -101,8 +113,20 @@ impl Listener {
     ///
     /// # Errors
     /// What installing it gave, `EMFILE` for instance; the call still waits then.
-    pub fn answer_descriptor(&self, id: u64, file: impl AsFd, close_on_exec: bool) -> Result<(), Errno> {
-        self.add(id, file.as_fd(), libc::SECCOMP_ADDFD_FLAG_SEND as u32, 0, close_on_exec).map(drop)
+    pub fn answer_descriptor(
+        &self,
+        id: u64,
+        file: impl AsFd,
+        close_on_exec: bool,
+    ) -> Result<(), Errno> {
+        self.add(
+            id,
+            file.as_fd(),
+            libc::SECCOMP_ADDFD_FLAG_SEND as u32,
+            0,
+            close_on_exec,
+        )
+        .map(drop)
     }
 
     /// Installs a descriptor in the caller at the lowest free number and returns the number; the call still waits.
@@ -117,21 +141,46 @@ impl Listener {
     ///
     /// # Errors
     /// `EBADF` if the number is above the caller's limit.
-    pub fn install_at(&self, id: u64, file: impl AsFd, number: RawFd, close_on_exec: bool) -> Result<(), Errno> {
-        self.add(id, file.as_fd(), libc::SECCOMP_ADDFD_FLAG_SETFD as u32, number, close_on_exec).map(drop)
+    pub fn install_at(
+        &self,
+        id: u64,
+        file: impl AsFd,
+        number: RawFd,
+        close_on_exec: bool,
+    ) -> Result<(), Errno> {
+        self.add(
+            id,
+            file.as_fd(),
+            libc::SECCOMP_ADDFD_FLAG_SETFD as u32,
+            number,
+            close_on_exec,
+        )
+        .map(drop)
     }
 
-    fn add(&self, id: u64, file: BorrowedFd, flags: u32, number: RawFd, close_on_exec: bool) -> Result<RawFd, Errno> {
+    fn add(
+        &self,
+        id: u64,
+        file: BorrowedFd,
+        flags: u32,
+        number: RawFd,
+        close_on_exec: bool,
+    ) -> Result<RawFd, Errno> {
         let request = libc::seccomp_notif_addfd {
             id,
             flags,
             srcfd: file.as_raw_fd() as u32,
             newfd: number as u32,
-            newfd_flags: if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
+            newfd_flags: if close_on_exec {
+                libc::O_CLOEXEC as u32
+            } else {
+                0
+            },
         };
         loop {
             // SAFETY: the request reads one `seccomp_notif_addfd`.
-            let status = unsafe { libc::ioctl(self.raw(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, &request) };
+            let status =
+                unsafe { libc::ioctl(self.raw(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, &request) };
             match check(status.into()) {
                 Ok(number) => return Ok(number as RawFd),
                 Err(Errno::INTR) => {}

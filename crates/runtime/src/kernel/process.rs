@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use libc::sock_filter;
 use rustix::io::Errno;
 use rustix::net::{
-    recvmsg, sendmsg, socketpair, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    recvmsg, sendmsg, socketpair, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage,
+    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
 use super::signal::SignalMask;
@@ -59,12 +59,18 @@ impl Gate {
     /// # Errors
     /// What its `exec` gave.
     pub fn release(self) -> Result<(), StartError> {
-        rustix::io::write(&self.0, b"!").map_err(|error| StartError { step: "releasing the program", error })?;
+        rustix::io::write(&self.0, b"!").map_err(|error| StartError {
+            step: "releasing the program",
+            error,
+        })?;
         let mut report = [0; 8];
         match rustix::io::read(&self.0, &mut report) {
             Ok(0) => Ok(()),
             Ok(_) => Err(decode(report)),
-            Err(error) => Err(StartError { step: "waiting for the program", error }),
+            Err(error) => Err(StartError {
+                step: "waiting for the program",
+                error,
+            }),
         }
     }
 }
@@ -76,10 +82,19 @@ impl Gate {
 ///
 /// # Errors
 /// The step that failed.
-pub fn start(image: &Image, filter: &[sock_filter], mask: &SignalMask) -> Result<(i32, OwnedFd, Gate), StartError> {
+pub fn start(
+    image: &Image,
+    filter: &[sock_filter],
+    mask: &SignalMask,
+) -> Result<(i32, OwnedFd, Gate), StartError> {
     let failed = |step| move |error| StartError { step, error };
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(failed("making a socket pair"))?;
+    let (ours, theirs) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(failed("making a socket pair"))?;
     let arguments = pointers(&image.arguments);
     let environment = pointers(&image.environment);
     let parent = std::process::id() as i32;
@@ -87,7 +102,15 @@ pub fn start(image: &Image, filter: &[sock_filter], mask: &SignalMask) -> Result
     let process = check(unsafe { libc::fork() }.into()).map_err(failed("forking"))? as i32;
     if process == 0 {
         drop(ours);
-        let (step, error) = child(image, &arguments, &environment, filter, mask, &theirs, parent);
+        let (step, error) = child(
+            image,
+            &arguments,
+            &environment,
+            filter,
+            mask,
+            &theirs,
+            parent,
+        );
         let mut report = [0; 8];
         report[..4].copy_from_slice(&(step as u32).to_ne_bytes());
         report[4..].copy_from_slice(&error.raw_os_error().to_ne_bytes());
@@ -99,9 +122,13 @@ pub fn start(image: &Image, filter: &[sock_filter], mask: &SignalMask) -> Result
     let mut report = [0; 8];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received =
-        recvmsg(&ours, &mut [IoSliceMut::new(&mut report)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
-            .map_err(failed("receiving the listener"))?;
+    let received = recvmsg(
+        &ours,
+        &mut [IoSliceMut::new(&mut report)],
+        &mut ancillary,
+        RecvFlags::CMSG_CLOEXEC,
+    )
+    .map_err(failed("receiving the listener"))?;
     let listener = ancillary.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
         _ => None,
@@ -109,18 +136,28 @@ pub fn start(image: &Image, filter: &[sock_filter], mask: &SignalMask) -> Result
     match listener {
         Some(listener) => Ok((process, listener, Gate(ours))),
         None if received.bytes == report.len() => Err(decode(report)),
-        None => Err(StartError { step: "waiting for the listener", error: Errno::PIPE }),
+        None => Err(StartError {
+            step: "waiting for the listener",
+            error: Errno::PIPE,
+        }),
     }
 }
 
 fn decode(report: [u8; 8]) -> StartError {
     let step = u32::from_ne_bytes(report[..4].try_into().expect("four bytes")) as usize;
     let error = i32::from_ne_bytes(report[4..].try_into().expect("four bytes"));
-    StartError { step: STEPS.get(step).copied().unwrap_or("starting"), error: Errno::from_raw_os_error(error) }
+    StartError {
+        step: STEPS.get(step).copied().unwrap_or("starting"),
+        error: Errno::from_raw_os_error(error),
+    }
 }
 
 fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
-    strings.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+    strings
+        .iter()
+        .map(|text| text.as_ptr())
+        .chain([std::ptr::null()])
+        .collect()
 }
 
 /// What the child does; returns only when a step fails.
@@ -160,7 +197,10 @@ fn child(
         return (1, last_error());
     }
     mask.reset_dispositions();
-    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_ptr().cast_mut(),
+    };
     // SAFETY: `program` points to `filter`, which the kernel copies.
     let listener = unsafe {
         libc::syscall(
@@ -209,7 +249,13 @@ fn hand_over(channel: &OwnedFd, descriptor: BorrowedFd) -> Result<(), Errno> {
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let descriptors = [descriptor];
     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(channel, &[IoSlice::new(b"+")], &mut ancillary, SendFlags::empty()).map(drop)
+    sendmsg(
+        channel,
+        &[IoSlice::new(b"+")],
+        &mut ancillary,
+        SendFlags::empty(),
+    )
+    .map(drop)
 }
 
 /// Ends this process at once, whatever its threads do.
@@ -241,7 +287,10 @@ pub fn descriptor_limit() -> u64 {
 }
 
 fn limits() -> libc::rlimit {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: the call writes one `rlimit`.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
     limit
@@ -250,7 +299,12 @@ fn limits() -> libc::rlimit {
 /// Bytes of memory of this machine.
 pub fn physical_memory() -> u64 {
     // SAFETY: sysconf takes a number.
-    let (pages, size) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    let (pages, size) = unsafe {
+        (
+            libc::sysconf(libc::_SC_PHYS_PAGES),
+            libc::sysconf(libc::_SC_PAGESIZE),
+        )
+    };
     u64::try_from(pages).unwrap_or(0) * u64::try_from(size).unwrap_or(0)
 }
 
@@ -271,8 +325,14 @@ pub fn c_string(bytes: &[u8]) -> Result<CString, Errno> {
 /// Fills `buffer` with random bytes of the kernel.
 pub fn random(buffer: &mut [u8]) -> Result<(), Errno> {
     // SAFETY: the pointer and the length are those of `buffer`; requests up to 256 bytes are never cut short.
-    let count = check(unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) } as libc::c_long)?;
-    if count as usize == buffer.len() { Ok(()) } else { Err(Errno::IO) }
+    let count = check(
+        unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) } as libc::c_long,
+    )?;
+    if count as usize == buffer.len() {
+        Ok(())
+    } else {
+        Err(Errno::IO)
+    }
 }
 
 /// Keeps `CStr` users short: the text up to the first NUL of `bytes`.

@@ -110,7 +110,9 @@ pub enum End {
 pub fn reap() -> Result<Option<(i32, End)>, Errno> {
     let mut status = 0;
     // SAFETY: waitpid writes one status.
-    let process = check(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::__WNOTHREAD) }.into())? as i32;
+    let process =
+        check(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::__WNOTHREAD) }.into())?
+            as i32;
     Ok((process > 0).then(|| {
         let end = if libc::WIFEXITED(status) {
             End::Exited(libc::WEXITSTATUS(status))

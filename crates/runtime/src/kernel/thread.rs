@@ -33,12 +33,23 @@ pub fn with_real_identity<T>(uid: u32, gid: u32, work: impl FnOnce() -> T) -> Re
     // SAFETY: as above.
     check(unsafe { libc::syscall(libc::SYS_setresgid, libc::c_long::from(gid), KEEP, KEEP) })?;
     // SAFETY: as above.
-    let changed = check(unsafe { libc::syscall(libc::SYS_setresuid, libc::c_long::from(uid), KEEP, KEEP) });
+    let changed =
+        check(unsafe { libc::syscall(libc::SYS_setresuid, libc::c_long::from(uid), KEEP, KEEP) });
     let result = changed.map(|_| work());
     // SAFETY: as above, with the values that were before.
     unsafe {
-        libc::syscall(libc::SYS_setresuid, libc::c_long::from(uid_before), KEEP, KEEP);
-        libc::syscall(libc::SYS_setresgid, libc::c_long::from(gid_before), KEEP, KEEP);
+        libc::syscall(
+            libc::SYS_setresuid,
+            libc::c_long::from(uid_before),
+            KEEP,
+            KEEP,
+        );
+        libc::syscall(
+            libc::SYS_setresgid,
+            libc::c_long::from(gid_before),
+            KEEP,
+            KEEP,
+        );
     }
     result
 }

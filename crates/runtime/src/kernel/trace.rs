@@ -65,13 +65,27 @@ impl Interrupted {
     /// `ESRCH` if it was killed.
     pub fn stop(self) -> Result<Traced, Errno> {
         // Should a step fail, the drop of `Traced` detaches.
-        let mut traced = Traced { thread: self.thread, registers: zeroed(), mask: 0 };
+        let mut traced = Traced {
+            thread: self.thread,
+            registers: zeroed(),
+            mask: 0,
+        };
         traced.wait()?;
         let mut mask = 0_u64;
-        request(libc::PTRACE_GETSIGMASK, traced.thread, size_of::<u64>(), ptr::from_mut(&mut mask) as usize)?;
+        request(
+            libc::PTRACE_GETSIGMASK,
+            traced.thread,
+            size_of::<u64>(),
+            ptr::from_mut(&mut mask) as usize,
+        )?;
         let registers = traced.read_registers()?;
         let all = u64::MAX;
-        request(libc::PTRACE_SETSIGMASK, traced.thread, size_of::<u64>(), ptr::from_ref(&all) as usize)?;
+        request(
+            libc::PTRACE_SETSIGMASK,
+            traced.thread,
+            size_of::<u64>(),
+            ptr::from_ref(&all) as usize,
+        )?;
         (traced.mask, traced.registers) = (mask, registers);
         Ok(traced)
     }
@@ -105,7 +119,12 @@ impl Traced {
     ///
     /// # Errors
     /// `ESRCH` if it was killed.
-    pub fn call_at(&mut self, instruction: u64, number: i64, arguments: [u64; 6]) -> Result<Outcome, Errno> {
+    pub fn call_at(
+        &mut self,
+        instruction: u64,
+        number: i64,
+        arguments: [u64; 6],
+    ) -> Result<Outcome, Errno> {
         let registers = user_regs_struct {
             rip: instruction,
             rax: number as u64,
@@ -175,12 +194,22 @@ impl Traced {
 
     fn read_registers(&self) -> Result<user_regs_struct, Errno> {
         let mut registers = zeroed();
-        request(libc::PTRACE_GETREGS, self.thread, 0, ptr::from_mut(&mut registers) as usize)?;
+        request(
+            libc::PTRACE_GETREGS,
+            self.thread,
+            0,
+            ptr::from_mut(&mut registers) as usize,
+        )?;
         Ok(registers)
     }
 
     fn write_registers(&self, registers: &user_regs_struct) -> Result<(), Errno> {
-        request(libc::PTRACE_SETREGS, self.thread, 0, ptr::from_ref(registers) as usize)
+        request(
+            libc::PTRACE_SETREGS,
+            self.thread,
+            0,
+            ptr::from_ref(registers) as usize,
+        )
     }
 }
 
@@ -190,7 +219,12 @@ impl Drop for Traced {
         if self.registers.rip != 0 {
             self.registers.orig_rax = u64::MAX;
             let _ = self.write_registers(&self.registers);
-            let _ = request(libc::PTRACE_SETSIGMASK, self.thread, size_of::<u64>(), ptr::from_ref(&self.mask) as usize);
+            let _ = request(
+                libc::PTRACE_SETSIGMASK,
+                self.thread,
+                size_of::<u64>(),
+                ptr::from_ref(&self.mask) as usize,
+            );
         }
         let _ = request(libc::PTRACE_DETACH, self.thread, 0, 0);
     }
@@ -230,5 +264,9 @@ fn zeroed() -> user_regs_struct {
 fn request(request: libc::c_uint, thread: i32, address: usize, data: usize) -> Result<(), Errno> {
     // SAFETY: where `data` is an address, the caller took it from a live value of the type that the request reads or writes.
     let status: c_long = unsafe { libc::ptrace(request, thread, address, data) };
-    if status < 0 { Err(last_error()) } else { Ok(()) }
+    if status < 0 {
+        Err(last_error())
+    } else {
+        Ok(())
+    }
 }

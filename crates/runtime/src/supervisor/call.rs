@@ -80,7 +80,12 @@ pub enum Target {
 impl<'a> Call<'a> {
     /// Begins to serve a notification.
     pub fn new(shield: &'a Shield, notification: Notification) -> Self {
-        Self { shield, notification, task: Task(notification.thread), credentials: OnceCell::new() }
+        Self {
+            shield,
+            notification,
+            task: Task(notification.thread),
+            credentials: OnceCell::new(),
+        }
     }
 
     /// An argument as the address that it is.
@@ -100,14 +105,21 @@ impl<'a> Call<'a> {
 
     /// The path that an argument points to.
     pub fn path(&self, index: usize) -> Result<Vec<u8>, Errno> {
-        let path = self.shield.memories.read_path(self.task, self.address(index))?;
+        let path = self
+            .shield
+            .memories
+            .read_path(self.task, self.address(index))?;
         self.check_waiting()?;
         Ok(path)
     }
 
     /// What was read about a thread counts only if the thread was still there afterwards.
     fn check_waiting(&self) -> Result<(), Errno> {
-        if self.shield.listener.is_waiting(self.notification.id) { Ok(()) } else { Err(Errno::SRCH) }
+        if self.shield.listener.is_waiting(self.notification.id) {
+            Ok(())
+        } else {
+            Err(Errno::SRCH)
+        }
     }
 
     /// Writes into the caller's memory.
@@ -130,8 +142,11 @@ impl<'a> Call<'a> {
         if path.starts_with(b"/") {
             return Ok(path.to_vec());
         }
-        let base =
-            if directory == AT_FDCWD { self.task.working_directory()? } else { self.task.descriptor_path(directory)? };
+        let base = if directory == AT_FDCWD {
+            self.task.working_directory()?
+        } else {
+            self.task.descriptor_path(directory)?
+        };
         self.check_waiting()?;
         Ok(join(&base, path))
     }
@@ -176,7 +191,11 @@ impl<'a> Call<'a> {
         if self.shield.has_sysfs && path.starts_with(b"/sys/") {
             return Ok(None);
         }
-        let last = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let last = if follow {
+            OFlags::empty()
+        } else {
+            OFlags::NOFOLLOW
+        };
         let flags = OFlags::PATH | OFlags::CLOEXEC | last;
         match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
             Err(Errno::LOOP) => {}
@@ -185,13 +204,20 @@ impl<'a> Call<'a> {
         let mut end = 0;
         while end < path.len() {
             let start = end + 1;
-            end = path[start..].iter().position(|&byte| byte == b'/').map_or(path.len(), |at| start + at);
+            end = path[start..]
+                .iter()
+                .position(|&byte| byte == b'/')
+                .map_or(path.len(), |at| start + at);
             let is_last = path[end..].iter().all(|&byte| byte == b'/');
             if matches!(&path[start..end], b"" | b"." | b"..") || (is_last && !follow) {
                 continue;
             }
             if let Ok(target) = readlinkat(CWD, &path[..end], Vec::new()) {
-                let base = if target.as_bytes().starts_with(b"/") { &b"/"[..] } else { &path[..start] };
+                let base = if target.as_bytes().starts_with(b"/") {
+                    &b"/"[..]
+                } else {
+                    &path[..start]
+                };
                 let mut next = join(base, target.as_bytes());
                 next.extend_from_slice(&path[end..]);
                 return Ok(Some(next));
@@ -207,8 +233,9 @@ impl<'a> Call<'a> {
         if tree.is_openly_reachable(node) {
             return Ok(());
         }
-        tree.directories_above(id)
-            .try_for_each(|directory| self.permit(Node::Entry(directory), want::EXECUTE, Identity::FileSystem))
+        tree.directories_above(id).try_for_each(|directory| {
+            self.permit(Node::Entry(directory), want::EXECUTE, Identity::FileSystem)
+        })
     }
 
     /// Checks permission bits the way the kernel does.
@@ -233,9 +260,11 @@ impl<'a> Call<'a> {
         }
         let credentials = self.credentials()?;
         let (uid, gid, capabilities) = match identity {
-            Identity::FileSystem => {
-                (credentials.uid.file_system, credentials.gid.file_system, credentials.capabilities)
-            }
+            Identity::FileSystem => (
+                credentials.uid.file_system,
+                credentials.gid.file_system,
+                credentials.capabilities,
+            ),
             // As in the kernel: with a real user other than root no capability counts, with root all that are permitted.
             Identity::Real if credentials.uid.real == 0 => {
                 (0, credentials.gid.real, credentials.permitted)
@@ -256,15 +285,28 @@ impl<'a> Call<'a> {
         let may_override = capabilities & DAC_OVERRIDE != 0
             && (is_directory || wanted & want::EXECUTE == 0 || mode & 0o111 != 0);
         let may_look = capabilities & DAC_READ_SEARCH != 0
-            && if is_directory { wanted & want::WRITE == 0 } else { wanted == want::READ };
-        if may_override || may_look { Ok(()) } else { Err(Errno::ACCESS) }
+            && if is_directory {
+                wanted & want::WRITE == 0
+            } else {
+                wanted == want::READ
+            };
+        if may_override || may_look {
+            Ok(())
+        } else {
+            Err(Errno::ACCESS)
+        }
     }
 
     /// The node that an open descriptor of the caller shows, if it is one of ours.
     pub fn node_of_descriptor(&self, descriptor: i32) -> Option<Node> {
         let status = self.task.descriptor_status(descriptor).ok()?;
         let node = match FileType::from_raw_mode(status.st_mode) {
-            FileType::RegularFile => self.shield.contents.node_of(status.st_dev, status.st_ino)?.0,
+            FileType::RegularFile => {
+                self.shield
+                    .contents
+                    .node_of(status.st_dev, status.st_ino)?
+                    .0
+            }
             FileType::Directory => {
                 let path = self.task.descriptor_path(descriptor).ok()?;
                 Node::Entry(self.directory_at(&path)?)
@@ -288,10 +330,11 @@ impl<'a> Call<'a> {
 
     /// Gives the caller an open file.
     pub fn give(&self, file: impl AsFd, close_on_exec: bool) -> Reply {
-        self.shield.listener.answer_descriptor(self.notification.id, file, close_on_exec)?;
+        self.shield
+            .listener
+            .answer_descriptor(self.notification.id, file, close_on_exec)?;
         Ok(Answer::Done)
     }
-
 }
 
 /// A path without empty and `.` components, the form that resolution gives.

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::available_parallelism;
 
 use rustix::fs::{
-    fcntl_add_seals, fstat, ftruncate, memfd_create, open, openat2, FileType, MemfdFlags, Mode, OFlags, ResolveFlags,
-    SealFlags, CWD,
+    fcntl_add_seals, fstat, ftruncate, memfd_create, open, openat2, FileType, MemfdFlags, Mode,
+    OFlags, ResolveFlags, SealFlags, CWD,
 };
 use rustix::io::Errno;
 use sconify_shield::{read_plain, Index, Kind, PackReader, ShieldError, Storage};
@@ -50,7 +50,11 @@ impl MemoryFile {
     /// # Errors
     /// `EMFILE` and the like.
     pub fn reopen(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
-        open(format!("/proc/self/fd/{}", self.file.as_raw_fd()), flags | OFlags::CLOEXEC, Mode::empty())
+        open(
+            format!("/proc/self/fd/{}", self.file.as_raw_fd()),
+            flags | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
     }
 
     /// The descriptor that is kept.
@@ -94,7 +98,11 @@ impl Contents {
         if device != self.device {
             return None;
         }
-        self.nodes.read().unwrap_or_else(PoisonError::into_inner).get(&inode).copied()
+        self.nodes
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&inode)
+            .copied()
     }
 
     /// The verified content of a node.
@@ -103,7 +111,13 @@ impl Contents {
     /// `EIO` if it can't be had or does not verify; a line in the log then names the file and the check.
     pub fn get(&self, tree: &Tree, node: Node, form: Form) -> Result<Arc<MemoryFile>, Errno> {
         let key = (tree.metadata(node).inode, form);
-        let slot = Arc::clone(self.slots.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
+        let slot = Arc::clone(
+            self.slots
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry(key)
+                .or_default(),
+        );
         // Whoever comes second waits here until the first one has decrypted.
         let mut held = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &*held {
@@ -130,7 +144,9 @@ impl Contents {
             (Node::Injected(number), Form::Data) => write(&draft, tree.injected_content(number))?,
             (_, Form::Data) if metadata.size > WRITTEN_AT_ONCE => {
                 ftruncate(&draft, metadata.size)?;
-                mapping::fill(draft.as_fd(), metadata.size as usize, |target| self.read(tree, node, target))??;
+                mapping::fill(draft.as_fd(), metadata.size as usize, |target| {
+                    self.read(tree, node, target)
+                })??;
             }
             _ => {
                 let mut content = self.bytes(tree, node)?;
@@ -142,8 +158,15 @@ impl Contents {
         }
         let status = fstat(&draft)?;
         let file = seal(&draft)?;
-        self.nodes.write().unwrap_or_else(PoisonError::into_inner).insert(status.st_ino, (node, form));
-        Ok(MemoryFile { file, size: metadata.size, inode: status.st_ino })
+        self.nodes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(status.st_ino, (node, form));
+        Ok(MemoryFile {
+            file,
+            size: metadata.size,
+            inode: status.st_ino,
+        })
     }
 
     /// The verified content of a node as bytes.
@@ -162,13 +185,19 @@ impl Contents {
             }
         };
         match entry.kind() {
-            Kind::File { storage: Storage::Packed { pack, .. }, .. } => {
+            Kind::File {
+                storage: Storage::Packed { pack, .. },
+                ..
+            } => {
                 let threads = available_parallelism().map_or(1, NonZero::get);
-                Ok(self.pack(tree.index(), pack)?.read_file(entry, target, threads)?)
+                Ok(self
+                    .pack(tree.index(), pack)?
+                    .read_file(entry, target, threads)?)
             }
-            Kind::File { storage: Storage::Plain { .. }, .. } => {
-                Ok(read_plain(entry, &open_regular(entry.path())?, target)?)
-            }
+            Kind::File {
+                storage: Storage::Plain { .. },
+                ..
+            } => Ok(read_plain(entry, &open_regular(entry.path())?, target)?),
             _ => Err(ContentError::Kernel(Errno::ACCESS)),
         }
     }
@@ -195,7 +224,10 @@ impl Contents {
     }
 
     fn pack(&self, index: &Index, number: u32) -> Result<&PackReader<File>, ContentError> {
-        let cell = self.packs.get(number as usize).ok_or(ContentError::Kernel(Errno::IO))?;
+        let cell = self
+            .packs
+            .get(number as usize)
+            .ok_or(ContentError::Kernel(Errno::IO))?;
         if let Some(pack) = cell.get() {
             return Ok(pack);
         }
@@ -213,12 +245,22 @@ impl Contents {
                 return true;
             }
             // A slot that somebody holds or waits for is in use, and so is a file that a worker is about to hand out.
-            let Ok(held) = slot.try_lock() else { return true };
-            let Some(file) = &*held else { return Arc::strong_count(slot) > 1 };
-            if Arc::strong_count(slot) > 1 || Arc::strong_count(file) > 1 || !is_sole_holder(file.file.as_fd()) {
+            let Ok(held) = slot.try_lock() else {
+                return true;
+            };
+            let Some(file) = &*held else {
+                return Arc::strong_count(slot) > 1;
+            };
+            if Arc::strong_count(slot) > 1
+                || Arc::strong_count(file) > 1
+                || !is_sole_holder(file.file.as_fd())
+            {
                 return true;
             }
-            self.nodes.write().unwrap_or_else(PoisonError::into_inner).remove(&file.inode);
+            self.nodes
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&file.inode);
             self.bytes.fetch_sub(file.size, Ordering::Relaxed);
             false
         });
@@ -250,7 +292,9 @@ pub enum ContentError {
 impl ContentError {
     fn errno(&self) -> Errno {
         match self {
-            Self::Kernel(error @ (Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC)) => *error,
+            Self::Kernel(error @ (Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC)) => {
+                *error
+            }
             Self::Program(error) => error.errno(),
             _ => Errno::IO,
         }
@@ -279,8 +323,15 @@ pub fn blank_program() -> Result<OwnedFd, Errno> {
 
 /// Seals a memory file; only the read-only descriptor stays: a file that is open for writing can't be executed.
 fn seal(draft: &OwnedFd) -> Result<OwnedFd, Errno> {
-    fcntl_add_seals(draft, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    open(format!("/proc/self/fd/{}", draft.as_raw_fd()), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    fcntl_add_seals(
+        draft,
+        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+    )?;
+    open(
+        format!("/proc/self/fd/{}", draft.as_raw_fd()),
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 fn write(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
@@ -293,10 +344,14 @@ fn write(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
 
 /// Opens a regular file on the disk, no component of whose path is a symbolic link.
 pub fn open_regular(path: &[u8]) -> Result<File, ContentError> {
-    let failed = |error| ContentError::Open { file: String::from_utf8_lossy(path).into_owned(), error };
+    let failed = |error| ContentError::Open {
+        file: String::from_utf8_lossy(path).into_owned(),
+        error,
+    };
     // A pipe in its place must not block us.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).map_err(failed)?;
+    let file =
+        openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).map_err(failed)?;
     let status = fstat(&file).map_err(failed)?;
     if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
         return Err(failed(Errno::INVAL));

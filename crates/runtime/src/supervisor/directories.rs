@@ -39,30 +39,40 @@ pub struct Directories(Mutex<Registry>);
 
 impl Default for Directories {
     fn default() -> Self {
-        Self(Mutex::new(Registry { kept: Vec::new(), sweep_at: SWEEP_AT, probes: 0 }))
+        Self(Mutex::new(Registry {
+            kept: Vec::new(),
+            sweep_at: SWEEP_AT,
+            probes: 0,
+        }))
     }
 }
 
 impl Directories {
-    /// Opens a directory of the index on the disk. `only_names`: as `O_PATH`, which can't be listed.
+    /// Opens a directory of the index on the disk.
     ///
     /// # Errors
     /// `EIO` if the disk has something else there.
-    pub fn open(&self, tree: &Tree, directory: EntryId, only_names: bool) -> Result<Arc<OwnedFd>, Errno> {
-        let flags = if only_names { OFlags::PATH } else { OFlags::RDONLY };
-        let file = Arc::new(open_on_disk(tree, directory, flags)?);
-        if !only_names {
-            let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if registry.kept.len() >= registry.sweep_at {
-                registry.sweep();
-            }
-            registry.kept.push(Kept { directory, file: Arc::clone(&file) });
+    pub fn open(&self, tree: &Tree, directory: EntryId) -> Result<Arc<OwnedFd>, Errno> {
+        let file = Arc::new(open_on_disk(tree, directory)?);
+        let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if registry.kept.len() >= registry.sweep_at {
+            registry.sweep();
         }
+        registry.kept.push(Kept {
+            directory,
+            file: Arc::clone(&file),
+        });
         Ok(file)
     }
 
     /// Finds the duplicate of a descriptor of the caller; where none is kept any more, the descriptor gets a new open file.
-    fn find(&self, call: &Call, directory: EntryId, descriptor: i32, at: Position) -> Result<Arc<OwnedFd>, Errno> {
+    fn find(
+        &self,
+        call: &Call,
+        directory: EntryId,
+        descriptor: i32,
+        at: Position,
+    ) -> Result<Arc<OwnedFd>, Errno> {
         let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let probe = registry.next_probe();
         let candidates: Vec<_> = registry
@@ -74,16 +84,27 @@ impl Directories {
             .collect();
         for file in candidates {
             seek(&file, SeekFrom::Start(probe))?;
-            let follows = call.task.descriptor_position(descriptor).is_ok_and(|position| position.offset == probe);
+            let follows = call
+                .task
+                .descriptor_position(descriptor)
+                .is_ok_and(|position| position.offset == probe);
             seek(&file, SeekFrom::Start(at.offset))?;
             if follows {
                 return Ok(file);
             }
         }
-        let file = Arc::new(open_on_disk(&call.shield.tree, directory, OFlags::RDONLY)?);
+        let file = Arc::new(open_on_disk(&call.shield.tree, directory)?);
         seek(&file, SeekFrom::Start(at.offset))?;
-        call.shield.listener.install_at(call.notification.id, &*file, descriptor, at.close_on_exec)?;
-        registry.kept.push(Kept { directory, file: Arc::clone(&file) });
+        call.shield.listener.install_at(
+            call.notification.id,
+            &*file,
+            descriptor,
+            at.close_on_exec,
+        )?;
+        registry.kept.push(Kept {
+            directory,
+            file: Arc::clone(&file),
+        });
         Ok(file)
     }
 }
@@ -98,7 +119,9 @@ impl Registry {
     fn sweep(&mut self) {
         let mut moved = Vec::with_capacity(self.kept.len());
         for kept in std::mem::take(&mut self.kept) {
-            let Ok(offset) = tell(&kept.file) else { continue };
+            let Ok(offset) = tell(&kept.file) else {
+                continue;
+            };
             let probe = self.next_probe();
             if seek(&kept.file, SeekFrom::Start(probe)).is_ok() {
                 moved.push((kept, offset, probe));
@@ -124,7 +147,9 @@ fn offsets_of_others() -> HashSet<u64> {
     let ours = std::process::id() as i32;
     let numbers = |directory: &str| -> Vec<i32> {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect()
     };
     let mut offsets = HashSet::new();
     for process in numbers("/proc") {
@@ -145,9 +170,9 @@ fn offsets_of_others() -> HashSet<u64> {
 ///
 /// # Errors
 /// `EIO` if the disk has something else there.
-pub fn open_on_disk(tree: &Tree, directory: EntryId, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub fn open_on_disk(tree: &Tree, directory: EntryId) -> Result<OwnedFd, Errno> {
     let path = tree.path(Node::Entry(directory));
-    let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).map_err(|error| match error {
         Errno::MFILE | Errno::NFILE | Errno::NOMEM => error,
         _ => {
@@ -161,8 +186,13 @@ pub fn open_on_disk(tree: &Tree, directory: EntryId, flags: OFlags) -> Result<Ow
 pub fn list(call: &Call, is_old: bool) -> Reply {
     let descriptor = call.int(0);
     // What is no directory, or none with a path, is told so by the kernel.
-    let is_directory = |status: &rustix::fs::Stat| FileType::from_raw_mode(status.st_mode) == FileType::Directory;
-    if !call.task.descriptor_status(descriptor).is_ok_and(|status| is_directory(&status)) {
+    let is_directory =
+        |status: &rustix::fs::Stat| FileType::from_raw_mode(status.st_mode) == FileType::Directory;
+    if !call
+        .task
+        .descriptor_status(descriptor)
+        .is_ok_and(|status| is_directory(&status))
+    {
         return match call.task.descriptor_status(descriptor) {
             Err(Errno::ACCESS | Errno::PERM) => Err(Errno::ACCESS),
             _ => Ok(Answer::Pass),
@@ -173,12 +203,18 @@ pub fn list(call: &Call, is_old: bool) -> Reply {
         Place::Node(Node::Entry(id)) if call.shield.tree.path(Node::Entry(id)) == path => id,
         Place::Host(_) => return Ok(Answer::Pass),
         _ => {
-            error!("{}: an open directory stands at a path where the index has none", Name(&path));
+            error!(
+                "{}: an open directory stands at a path where the index has none",
+                Name(&path)
+            );
             return Err(Errno::IO);
         }
     };
     let position = call.task.descriptor_position(descriptor)?;
-    let file = call.shield.directories.find(call, directory, descriptor, position)?;
+    let file = call
+        .shield
+        .directories
+        .find(call, directory, descriptor, position)?;
     let children = call.shield.tree.list(directory);
     let size = call.address(2) as u32 as usize;
     let (records, count) = encode(&children, position.offset, size, is_old)?;
@@ -188,11 +224,20 @@ pub fn list(call: &Call, is_old: bool) -> Reply {
 }
 
 /// Encodes as many records as fit from a position on; returns how many.
-fn encode(children: &[Child], from: u64, size: usize, is_old: bool) -> Result<(Vec<u8>, u64), Errno> {
+fn encode(
+    children: &[Child],
+    from: u64,
+    size: usize,
+    is_old: bool,
+) -> Result<(Vec<u8>, u64), Errno> {
     const HEAD: usize = 18; // inode, offset, length
     let mut bytes = Vec::with_capacity(size.min(32_768));
     let mut count = 0;
-    for (child, next) in children.iter().zip(1_u64..).skip(usize::try_from(from).unwrap_or(usize::MAX)) {
+    for (child, next) in children
+        .iter()
+        .zip(1_u64..)
+        .skip(usize::try_from(from).unwrap_or(usize::MAX))
+    {
         // Name, its NUL, and the type: before the name in the new layout, in the last byte in the old one.
         let length = (HEAD + child.name.len() + 2).next_multiple_of(8);
         if bytes.len() + length > size {
@@ -238,7 +283,11 @@ mod tests {
 
     fn children(count: usize) -> Vec<Child> {
         (0..count)
-            .map(|number| Child { name: vec![b'n'; number + 1], inode: number as u64 + 5, kind: FileType::Directory })
+            .map(|number| Child {
+                name: vec![b'n'; number + 1],
+                inode: number as u64 + 5,
+                kind: FileType::Directory,
+            })
             .collect()
     }
 
@@ -255,9 +304,15 @@ mod tests {
                 }
                 let mut at = 0;
                 while at < bytes.len() {
-                    let length = usize::from(u16::from_le_bytes(bytes[at + 16..at + 18].try_into().unwrap()));
+                    let length = usize::from(u16::from_le_bytes(
+                        bytes[at + 16..at + 18].try_into().unwrap(),
+                    ));
                     let record = &bytes[at..at + length];
-                    let (kind, name) = if is_old { (record[length - 1], &record[18..]) } else { (record[18], &record[19..]) };
+                    let (kind, name) = if is_old {
+                        (record[length - 1], &record[18..])
+                    } else {
+                        (record[18], &record[19..])
+                    };
                     assert_eq!(kind, libc::DT_DIR);
                     names.push(name.iter().take_while(|byte| **byte == b'n').count());
                     from = u64::from_le_bytes(record[8..16].try_into().unwrap());

@@ -53,7 +53,11 @@ impl Plan {
         name: &[u8],
         find: impl Fn(&[u8]) -> Result<Node, Errno>,
     ) -> Result<Self, Errno> {
-        let mut plan = Self { program, loader: None, script_arguments: Vec::new() };
+        let mut plan = Self {
+            program,
+            loader: None,
+            script_arguments: Vec::new(),
+        };
         let mut name = name.to_vec();
         for _ in 0..=SCRIPT_LIMIT {
             match contents.interpreter(tree, plan.program)? {
@@ -64,7 +68,11 @@ impl Plan {
                 }
                 Interpreter::Script { path, argument } => {
                     plan.program = find(&path)?;
-                    let script = if plan.script_arguments.is_empty() { Some(name) } else { None };
+                    let script = if plan.script_arguments.is_empty() {
+                        Some(name)
+                    } else {
+                        None
+                    };
                     let first = [Some(path.clone()), argument, script].into_iter().flatten();
                     plan.script_arguments.splice(0..0, first);
                     name = path;
@@ -77,13 +85,20 @@ impl Plan {
 
 /// The number for the first program's loader below a limit of open files.
 pub fn loader_number(limit: u64) -> Option<i32> {
-    LOADER_NUMBERS.iter().copied().find(|&number| u64::try_from(number).is_ok_and(|number| number < limit))
+    LOADER_NUMBERS
+        .iter()
+        .copied()
+        .find(|&number| u64::try_from(number).is_ok_and(|number| number < limit))
 }
 
 /// Whether somebody may execute a file at all.
 pub fn check_executable(metadata: &Metadata) -> Result<(), Errno> {
     let is_file = metadata.is(rustix::fs::FileType::RegularFile);
-    if is_file && metadata.mode & 0o111 != 0 { Ok(()) } else { Err(Errno::ACCESS) }
+    if is_file && metadata.mode & 0o111 != 0 {
+        Ok(())
+    } else {
+        Err(Errno::ACCESS)
+    }
 }
 
 /// The arguments of the two calls, by their place.
@@ -107,11 +122,19 @@ pub fn execute(call: &Call, given: Arguments) -> Reply {
     let by_descriptor = path.is_empty() && given.flags & libc::AT_EMPTY_PATH != 0;
     let node = if by_descriptor {
         call.node_of_descriptor(given.directory).ok_or_else(|| {
-            warn!("a program that is no protected file was not executed: descriptor {}", given.directory);
+            warn!(
+                "a program that is no protected file was not executed: descriptor {}",
+                given.directory
+            );
             Errno::ACCESS
         })?
     } else {
-        find(call, given.directory, &path, given.flags & libc::AT_SYMLINK_NOFOLLOW == 0)?
+        find(
+            call,
+            given.directory,
+            &path,
+            given.flags & libc::AT_SYMLINK_NOFOLLOW == 0,
+        )?
     };
     permit(call, node)?;
     // As the kernel names a program that was not given by a path that holds for itself.
@@ -121,23 +144,43 @@ pub fn execute(call: &Call, given: Arguments) -> Reply {
         (false, _) if path.starts_with(b"/") => path.clone(),
         (false, descriptor) => join(format!("/dev/fd/{descriptor}").as_bytes(), &path),
     };
-    let plan = Plan::make(&call.shield.tree, &call.shield.contents, node, &name, |path| {
-        let node = find(call, libc::AT_FDCWD, path, true)?;
-        permit(call, node)?;
-        Ok(node)
-    })?;
+    let plan = Plan::make(
+        &call.shield.tree,
+        &call.shield.contents,
+        node,
+        &name,
+        |path| {
+            let node = find(call, libc::AT_FDCWD, path, true)?;
+            permit(call, node)?;
+            Ok(node)
+        },
+    )?;
     let nul = call.address(given.path) + path.len() as u64;
-    let arguments = [0, nul, call.address(given.arguments), call.address(given.environment), 0, 0];
+    let arguments = [
+        0,
+        nul,
+        call.address(given.arguments),
+        call.address(given.environment),
+        0,
+        0,
+    ];
     let shown = call.shield.tree.path(node);
-    trace(call, |traced, installed| start(call, &plan, shown, arguments, traced, installed), |installed| {
-        if plan.script_arguments.is_empty() {
-            install_program(call, &plan, true, installed)
-        } else {
-            let blank = call.shield.listener.install(call.notification.id, &call.shield.blank, true)?;
-            installed.first = Some(blank);
-            install_program(call, &plan, false, installed)
-        }
-    })
+    trace(
+        call,
+        |traced, installed| start(call, &plan, shown, arguments, traced, installed),
+        |installed| {
+            if plan.script_arguments.is_empty() {
+                install_program(call, &plan, true, installed)
+            } else {
+                let blank =
+                    call.shield
+                        .listener
+                        .install(call.notification.id, &call.shield.blank, true)?;
+                installed.first = Some(blank);
+                install_program(call, &plan, false, installed)
+            }
+        },
+    )
 }
 
 /// Where the path of something that is to be executed leads.
@@ -170,14 +213,23 @@ struct Installed {
     loader: Option<i32>,
 }
 
-fn install_program(call: &Call, plan: &Plan, close_on_exec: bool, installed: &mut Installed) -> Result<(), Errno> {
+fn install_program(
+    call: &Call,
+    plan: &Plan,
+    close_on_exec: bool,
+    installed: &mut Installed,
+) -> Result<(), Errno> {
     let (shield, id) = (call.shield, call.notification.id);
     let mut number = None;
     if let Some((loader, ..)) = plan.loader {
         let content = shield.contents.get(&shield.tree, loader, Form::Data)?;
         number = LOADER_NUMBERS.iter().copied().find(|&number| {
             let is_free = matches!(call.task.descriptor_status(number), Err(Errno::NOENT));
-            is_free && shield.listener.install_at(id, content.descriptor(), number, close_on_exec).is_ok()
+            is_free
+                && shield
+                    .listener
+                    .install_at(id, content.descriptor(), number, close_on_exec)
+                    .is_ok()
         });
         if number.is_none() {
             warn!("a program was not executed: the descriptors for its loader, {LOADER_NUMBERS:?}, are all in use");
@@ -185,8 +237,14 @@ fn install_program(call: &Call, plan: &Plan, close_on_exec: bool, installed: &mu
         }
         installed.loader = number;
     }
-    let content = shield.contents.get(&shield.tree, plan.program, Form::Program(number))?;
-    installed.program = Some(shield.listener.install(id, content.descriptor(), close_on_exec)?);
+    let content = shield
+        .contents
+        .get(&shield.tree, plan.program, Form::Program(number))?;
+    installed.program = Some(
+        shield
+            .listener
+            .install(id, content.descriptor(), close_on_exec)?,
+    );
     Ok(())
 }
 
@@ -200,11 +258,17 @@ fn trace(
     prepare: impl FnOnce(&mut Installed) -> Result<(), Errno>,
 ) -> Reply {
     // While a thread is traced, nobody else may wait for children: see `signal::reap`.
-    let _tracing = call.shield.tracing.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _tracing = call
+        .shield
+        .tracing
+        .read()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let interrupted = attach(call)?;
     let mut installed = Installed::default();
     let prepared = prepare(&mut installed);
-    call.shield.listener.fail(call.notification.id, prepared.err().unwrap_or(Errno::NOSYS));
+    call.shield
+        .listener
+        .fail(call.notification.id, prepared.err().unwrap_or(Errno::NOSYS));
     let traced = match (interrupted.stop(), prepared) {
         (Ok(traced), Ok(())) => traced,
         (Ok(mut traced), Err(error)) => {
@@ -227,7 +291,12 @@ fn attach(call: &Call) -> Result<Interrupted, Errno> {
     let result = match attempt() {
         Err(Errno::PERM) => {
             let credentials = call.credentials()?;
-            with_real_identity(credentials.uid.effective, credentials.gid.effective, attempt).and_then(|result| result)
+            with_real_identity(
+                credentials.uid.effective,
+                credentials.gid.effective,
+                attempt,
+            )
+            .and_then(|result| result)
         }
         result => result,
     };
@@ -243,7 +312,10 @@ fn attach(call: &Call) -> Result<Interrupted, Errno> {
 
 /// Closes what was placed in the caller for an `exec` that did not come about.
 fn close(traced: &mut Traced, installed: Installed) -> Result<(), Errno> {
-    for number in [installed.first, installed.program, installed.loader].into_iter().flatten() {
+    for number in [installed.first, installed.program, installed.loader]
+        .into_iter()
+        .flatten()
+    {
         traced.call(libc::SYS_close, [number as u64, 0, 0, 0, 0, 0])?;
     }
     Ok(())
@@ -258,7 +330,9 @@ fn start(
     mut traced: Traced,
     installed: Installed,
 ) -> Result<(), Errno> {
-    let Some(first) = installed.first.or(installed.program) else { return Err(Errno::IO) };
+    let Some(first) = installed.first.or(installed.program) else {
+        return Err(Errno::IO);
+    };
     arguments[0] = first as u64;
     arguments[4] = libc::AT_EMPTY_PATH as u64;
     arguments[5] = call.shield.cookie;
@@ -271,7 +345,10 @@ fn start(
     call.shield.memories.forget(Task(traced.thread()));
     if installed.first.is_some() {
         if let Err(error) = start_interpreter(call.shield, plan, &mut traced, installed) {
-            error!("{}: its interpreter could not be started: {error}", Name(shown));
+            error!(
+                "{}: its interpreter could not be started: {error}",
+                Name(shown)
+            );
             // There is no program to return to.
             let instruction = traced.instruction();
             traced.call_at(instruction, libc::SYS_exit_group, [127, 0, 0, 0, 0, 0])?;
@@ -281,7 +358,12 @@ fn start(
 }
 
 /// From within the blank program: executes the interpreter of a script.
-fn start_interpreter(shield: &Shield, plan: &Plan, traced: &mut Traced, installed: Installed) -> Result<(), Errno> {
+fn start_interpreter(
+    shield: &Shield,
+    plan: &Plan,
+    traced: &mut Traced,
+    installed: Installed,
+) -> Result<(), Errno> {
     let task = Task(traced.thread());
     let instruction = traced.instruction();
     let word = |address: u64| {
@@ -298,11 +380,22 @@ fn start_interpreter(shield: &Shield, plan: &Plan, traced: &mut Traced, installe
 
     // One piece of new memory: the addresses, then the strings, the last of which is empty: the path of `execveat`.
     let table = 8 * (plan.script_arguments.len() + count.max(1));
-    let size = table + plan.script_arguments.iter().map(|text| text.len() + 1).sum::<usize>() + 1;
+    let size = table
+        + plan
+            .script_arguments
+            .iter()
+            .map(|text| text.len() + 1)
+            .sum::<usize>()
+        + 1;
     let protection = (libc::PROT_READ | libc::PROT_WRITE) as u64;
     let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
-    let area = returned(traced.call_at(instruction, libc::SYS_mmap, [0, size as u64, protection, flags, u64::MAX, 0])?)?;
-    let (mut addresses, mut strings) = (Vec::with_capacity(table), Vec::with_capacity(size - table));
+    let area = returned(traced.call_at(
+        instruction,
+        libc::SYS_mmap,
+        [0, size as u64, protection, flags, u64::MAX, 0],
+    )?)?;
+    let (mut addresses, mut strings) =
+        (Vec::with_capacity(table), Vec::with_capacity(size - table));
     for argument in &plan.script_arguments {
         addresses.extend((area + (table + strings.len()) as u64).to_le_bytes());
         strings.extend_from_slice(argument);
@@ -315,19 +408,39 @@ fn start_interpreter(shield: &Shield, plan: &Plan, traced: &mut Traced, installe
     shield.memories.write(task, area + table as u64, &strings)?;
 
     for number in [installed.program, installed.loader].into_iter().flatten() {
-        let arguments = [number as u64, libc::F_SETFD as u64, libc::FD_CLOEXEC as u64, 0, 0, 0];
+        let arguments = [
+            number as u64,
+            libc::F_SETFD as u64,
+            libc::FD_CLOEXEC as u64,
+            0,
+            0,
+            0,
+        ];
         returned(traced.call_at(instruction, libc::SYS_fcntl, arguments)?)?;
     }
     let program = installed.program.ok_or(Errno::IO)? as u64;
-    let arguments = [program, empty, area, environment, libc::AT_EMPTY_PATH as u64, shield.cookie];
+    let arguments = [
+        program,
+        empty,
+        area,
+        environment,
+        libc::AT_EMPTY_PATH as u64,
+        shield.cookie,
+    ];
     let outcome = traced.call_at(instruction, libc::SYS_execveat, arguments)?;
     shield.memories.forget(task);
-    if outcome == Outcome::Executed { Ok(()) } else { returned(outcome).map(drop).and(Err(Errno::IO)) }
+    if outcome == Outcome::Executed {
+        Ok(())
+    } else {
+        returned(outcome).map(drop).and(Err(Errno::IO))
+    }
 }
 
 fn returned(outcome: Outcome) -> Result<u64, Errno> {
     match outcome {
-        Outcome::Returned(value) if (-4095..0).contains(&value) => Err(Errno::from_raw_os_error(-value as i32)),
+        Outcome::Returned(value) if (-4095..0).contains(&value) => {
+            Err(Errno::from_raw_os_error(-value as i32))
+        }
         Outcome::Returned(value) => Ok(value as u64),
         Outcome::Executed => Err(Errno::IO),
     }
@@ -352,13 +465,20 @@ fn show_loader(shield: &Shield, plan: &Plan, task: Task) {
     if let Some((_, path, Some(distance))) = &plan.loader {
         if let Ok(headers) = task.program_headers() {
             let address = headers.wrapping_add(*distance);
-            let _ = shield.memories.write(task, address, &[path, &b"\0"[..]].concat());
+            let _ = shield
+                .memories
+                .write(task, address, &[path, &b"\0"[..]].concat());
         }
     }
 }
 
 /// Sets the name of a thread through a `syscall` instruction at this address.
-fn set_name(shield: &Shield, path: &[u8], traced: &mut Traced, instruction: u64) -> Result<(), Errno> {
+fn set_name(
+    shield: &Shield,
+    path: &[u8],
+    traced: &mut Traced,
+    instruction: u64,
+) -> Result<(), Errno> {
     let base = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
     let mut name = [0; NAME_SIZE];
     let length = base.len().min(NAME_SIZE - 1);
@@ -368,14 +488,22 @@ fn set_name(shield: &Shield, path: &[u8], traced: &mut Traced, instruction: u64)
     let mut before = [0; NAME_SIZE];
     shield.memories.read_exact(task, place, &mut before)?;
     shield.memories.write(task, place, &name)?;
-    traced.call_at(instruction, libc::SYS_prctl, [libc::PR_SET_NAME as u64, place, 0, 0, 0, 0])?;
+    traced.call_at(
+        instruction,
+        libc::SYS_prctl,
+        [libc::PR_SET_NAME as u64, place, 0, 0, 0, 0],
+    )?;
     shield.memories.write(task, place, &before)
 }
 
 /// Serves the first call of the first program, which the child executed by itself: gives it its name on the way.
 pub fn serve_first(call: &Call, plan: &Plan, shown: &[u8], serve: impl FnOnce()) {
     show_loader(call.shield, plan, call.task);
-    let _tracing = call.shield.tracing.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _tracing = call
+        .shield
+        .tracing
+        .read()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let interrupted = Interrupted::attach(call.task.0);
     serve();
     let Ok(interrupted) = interrupted else { return };
@@ -392,13 +520,14 @@ pub fn change_directory(call: &Call) -> Reply {
     let directory = match target {
         Target::Node(Node::Entry(id)) if call.shield.tree.index().entry(id).is_directory() => {
             call.permit(Node::Entry(id), want::EXECUTE, Identity::FileSystem)?;
-            super::directories::open_on_disk(&call.shield.tree, id, rustix::fs::OFlags::PATH)?
+            super::directories::open_on_disk(&call.shield.tree, id)?
         }
         Target::Node(_) => return Err(Errno::NOTDIR),
         Target::Missing | Target::Undeclared => return Err(Errno::NOENT),
         Target::Host => return Ok(Answer::Pass),
         Target::HostAt(path) => {
-            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+            // The kernel injects no `O_PATH` descriptors.
+            let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
             rustix::fs::open(c_string(&path)?, flags, rustix::fs::Mode::empty())?
         }
     };
@@ -413,12 +542,18 @@ pub fn change_directory(call: &Call) -> Reply {
             let number = installed.program.ok_or(Errno::IO)? as u64;
             let outcome = traced.call(libc::SYS_fchdir, [number, 0, 0, 0, 0, 0])?;
             close(&mut traced, installed)?;
-            let Outcome::Returned(value) = outcome else { return Err(Errno::IO) };
+            let Outcome::Returned(value) = outcome else {
+                return Err(Errno::IO);
+            };
             traced.finish(value);
             Ok(())
         },
         |installed| {
-            installed.program = Some(call.shield.listener.install(call.notification.id, &directory, true)?);
+            installed.program = Some(call.shield.listener.install(
+                call.notification.id,
+                &directory,
+                true,
+            )?);
             Ok(())
         },
     )

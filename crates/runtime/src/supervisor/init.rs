@@ -67,9 +67,17 @@ fn children() -> Vec<i32> {
     let ours = format!("{}", std::process::id());
     let parent = |process: i32| {
         let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-        Some(status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().to_owned())
+        Some(
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix("PPid:"))?
+                .trim()
+                .to_owned(),
+        )
     };
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    processes.filter(|process| parent(*process).as_ref() == Some(&ours)).collect()
+    processes
+        .filter(|process| parent(*process).as_ref() == Some(&ours))
+        .collect()
 }

@@ -12,7 +12,14 @@ use super::record::{self, Layout};
 use super::tree::Node;
 
 /// Serves `stat`, `lstat`, `newfstatat`, `statx`: writes what `layout` says to `buffer`.
-pub fn look(call: &Call, directory: i32, path: usize, flags: AtFlags, layout: Layout, buffer: usize) -> Reply {
+pub fn look(
+    call: &Call,
+    directory: i32,
+    path: usize,
+    flags: AtFlags,
+    layout: Layout,
+    buffer: usize,
+) -> Reply {
     // statx and newer fstatat take a null pointer for an empty path.
     let path = match call.address(path) {
         0 if flags.contains(AtFlags::EMPTY_PATH) => Vec::new(),
@@ -28,9 +35,17 @@ pub fn look(call: &Call, directory: i32, path: usize, flags: AtFlags, layout: La
         Target::Host => Ok(Answer::Pass),
         Target::HostAt(path) => {
             let credentials = call.credentials()?;
-            let status = with_file_system_identity(credentials.uid.file_system, credentials.gid.file_system, || {
-                if follow { stat(&*path) } else { lstat(&*path) }
-            })?;
+            let status = with_file_system_identity(
+                credentials.uid.file_system,
+                credentials.gid.file_system,
+                || {
+                    if follow {
+                        stat(&*path)
+                    } else {
+                        lstat(&*path)
+                    }
+                },
+            )?;
             call.write(call.address(buffer), &record::of_host(&status, layout))?;
             Ok(Answer::Value(0))
         }
@@ -40,7 +55,8 @@ pub fn look(call: &Call, directory: i32, path: usize, flags: AtFlags, layout: La
 /// Serves `fstat` and looks at descriptors.
 pub fn look_at_descriptor(call: &Call, descriptor: i32, layout: Layout, buffer: usize) -> Reply {
     let node = if descriptor == libc::AT_FDCWD {
-        call.directory_at(&call.task.working_directory()?).map(Node::Entry)
+        call.directory_at(&call.task.working_directory()?)
+            .map(Node::Entry)
     } else {
         call.node_of_descriptor(descriptor)
     };
@@ -62,11 +78,16 @@ pub fn access(call: &Call, directory: i32, path: usize, wanted: i32, flags: AtFl
     if wanted & !7 != 0 {
         return Err(Errno::INVAL);
     }
-    let identity = if flags.contains(AtFlags::EACCESS) { Identity::FileSystem } else { Identity::Real };
+    let identity = if flags.contains(AtFlags::EACCESS) {
+        Identity::FileSystem
+    } else {
+        Identity::Real
+    };
     let path = call.path(path)?;
     let follow = !flags.contains(AtFlags::SYMLINK_NOFOLLOW);
     let target = if path.is_empty() && flags.contains(AtFlags::EMPTY_PATH) {
-        call.node_of_descriptor(directory).map_or(Target::Host, Target::Node)
+        call.node_of_descriptor(directory)
+            .map_or(Target::Host, Target::Node)
     } else {
         call.locate(directory, &path, follow)?
     };
@@ -82,9 +103,11 @@ pub fn access(call: &Call, directory: i32, path: usize, wanted: i32, flags: AtFl
         Target::HostAt(path) => {
             let credentials = call.credentials()?;
             let access = Access::from_bits_truncate(wanted as u32);
-            with_file_system_identity(credentials.uid.file_system, credentials.gid.file_system, || {
-                accessat(CWD, &*path, access, AtFlags::EACCESS)
-            })?;
+            with_file_system_identity(
+                credentials.uid.file_system,
+                credentials.gid.file_system,
+                || accessat(CWD, &*path, access, AtFlags::EACCESS),
+            )?;
             Ok(Answer::Value(0))
         }
     }
@@ -105,7 +128,8 @@ pub fn readlink(call: &Call, directory: i32, path: usize, buffer: usize, size: u
         call.write(call.address(buffer), &target[..count])?;
         Ok(Answer::Value(count as i64))
     };
-    let shown = |path: &[u8]| procfs::shown_target(call, path).map(|node| call.shield.tree.path(node));
+    let shown =
+        |path: &[u8]| procfs::shown_target(call, path).map(|node| call.shield.tree.path(node));
     match call.locate(directory, &path, false)? {
         Target::Node(Node::Entry(id)) => match call.shield.tree.index().entry(id).kind() {
             Kind::Symlink { target } => answer(target),
@@ -168,9 +192,16 @@ impl Subject {
 
 /// Serves the `getxattr` family.
 pub fn attribute(call: &Call, subject: Subject) -> Reply {
-    let Some(node) = subject.node(call)? else { return Ok(Answer::Pass) };
+    let Some(node) = subject.node(call)? else {
+        return Ok(Answer::Pass);
+    };
     let name = call.path(1)?;
-    let value = call.shield.tree.entry(node).and_then(|entry| entry.xattr(&name)).ok_or(Errno::NODATA)?;
+    let value = call
+        .shield
+        .tree
+        .entry(node)
+        .and_then(|entry| entry.xattr(&name))
+        .ok_or(Errno::NODATA)?;
     if name.starts_with(b"user.") {
         call.permit(node, want::READ, Identity::FileSystem)?;
     }
@@ -179,7 +210,9 @@ pub fn attribute(call: &Call, subject: Subject) -> Reply {
 
 /// Serves the `listxattr` family.
 pub fn attribute_names(call: &Call, subject: Subject) -> Reply {
-    let Some(node) = subject.node(call)? else { return Ok(Answer::Pass) };
+    let Some(node) = subject.node(call)? else {
+        return Ok(Answer::Pass);
+    };
     let mut names = Vec::new();
     if let Some(entry) = call.shield.tree.entry(node) {
         for (name, _) in entry.xattrs() {
@@ -205,7 +238,9 @@ fn copy_out(call: &Call, value: &[u8], buffer: usize, size: usize) -> Reply {
 /// Serves `inotify_add_watch`: what is ours never changes, so directories may be watched, in vain; files, which the disk need not have, not.
 pub fn watch(call: &Call) -> Reply {
     match call.locate(libc::AT_FDCWD, &call.path(1)?, true)? {
-        Target::Node(node) if call.shield.tree.metadata(node).is(FileType::Directory) => Ok(Answer::Pass),
+        Target::Node(node) if call.shield.tree.metadata(node).is(FileType::Directory) => {
+            Ok(Answer::Pass)
+        }
         Target::Node(_) | Target::HostAt(_) => Err(Errno::ACCESS),
         Target::Missing | Target::Undeclared => Err(Errno::NOENT),
         Target::Host => Ok(Answer::Pass),

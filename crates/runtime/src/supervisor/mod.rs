@@ -32,7 +32,7 @@ use rustix::fs::{statfs, OFlags};
 use rustix::io::Errno;
 use sconify_shield::{Index, ShieldError};
 
-use crate::executor::{ExitStatus, Executor, Launch};
+use crate::executor::{Executor, ExitStatus, Launch};
 use crate::kernel::filter;
 use crate::kernel::notify::Listener;
 use crate::kernel::process::{self, Image, StartError};
@@ -115,8 +115,14 @@ pub enum SupervisorError {
 }
 
 fn unsupported(what: impl Into<String>) -> SupervisorError {
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    SupervisorError::Unsupported { what: what.into(), kernel }
+    let kernel = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    SupervisorError::Unsupported {
+        what: what.into(),
+        kernel,
+    }
 }
 
 impl From<StartError> for SupervisorError {
@@ -138,14 +144,18 @@ impl Executor for Supervisor {
         let mask = SignalMask::block_all();
         let index = open_index(&launch)?;
         let contents = Contents::new(&index, budget()).map_err(|error| {
-            unsupported(format!("executable memory files can't be made ({error}); is vm.memfd_noexec 2?"))
+            unsupported(format!(
+                "executable memory files can't be made ({error}); is vm.memfd_noexec 2?"
+            ))
         })?;
         let tree = Tree::new(index, launch.injected_files);
 
         let mut cookie = [0; 8];
-        process::random(&mut cookie).map_err(|error| unsupported(format!("no random numbers: {error}")))?;
+        process::random(&mut cookie)
+            .map_err(|error| unsupported(format!("no random numbers: {error}")))?;
         let cookie = u64::from_le_bytes(cookie);
-        let blank = contents::blank_program().map_err(|error| unsupported(format!("no memory files: {error}")))?;
+        let blank = contents::blank_program()
+            .map_err(|error| unsupported(format!("no memory files: {error}")))?;
         let First { image, plan, shown } = First::prepare(
             &tree,
             &contents,
@@ -155,7 +165,8 @@ impl Executor for Supervisor {
             launch.environment,
             &launch.working_directory,
         )?;
-        let (child, listener, gate) = process::start(&image, &filter::program(cookie, launch.fork), &mask)?;
+        let (child, listener, gate) =
+            process::start(&image, &filter::program(cookie, launch.fork), &mask)?;
         drop(image);
         info!("started {} as process {child}", Name(&launch.program));
         process::raise_descriptor_limit();
@@ -208,9 +219,10 @@ impl First {
         let node = find(program).map_err(failed(program))?;
         let plan = Plan::make(tree, contents, node, program, find).map_err(failed(program))?;
         let number = match plan.loader {
-            Some(_) => Some(execute::loader_number(process::descriptor_limit()).ok_or_else(|| {
-                unsupported("the limit of open files is too low")
-            })?),
+            Some(_) => Some(
+                execute::loader_number(process::descriptor_limit())
+                    .ok_or_else(|| unsupported("the limit of open files is too low"))?,
+            ),
             None => None,
         };
         let open = |node, form| {
@@ -218,29 +230,41 @@ impl First {
             file.reopen(OFlags::RDONLY)
         };
         let loader = match (&plan.loader, number) {
-            (Some((loader, path, _)), Some(number)) => Some((open(*loader, Form::Data).map_err(failed(path))?, number)),
+            (Some((loader, path, _)), Some(number)) => {
+                Some((open(*loader, Form::Data).map_err(failed(path))?, number))
+            }
             _ => None,
         };
         let is_script = !plan.script_arguments.is_empty();
-        let script_arguments = plan.script_arguments.iter().map(|text| process::c_string(text));
-        let mut all: Vec<_> = script_arguments.collect::<Result<_, _>>().map_err(failed(program))?;
+        let script_arguments = plan
+            .script_arguments
+            .iter()
+            .map(|text| process::c_string(text));
+        let mut all: Vec<_> = script_arguments
+            .collect::<Result<_, _>>()
+            .map_err(failed(program))?;
         all.extend(arguments.into_iter().skip(usize::from(is_script)));
         let image = Image {
-            program: open(plan.program, Form::Program(number)).map_err(failed(tree.path(plan.program)))?,
+            program: open(plan.program, Form::Program(number))
+                .map_err(failed(tree.path(plan.program)))?,
             loader,
             arguments: all,
             environment,
             working_directory: open_working_directory(tree, working_directory)?,
             cookie,
         };
-        Ok(Self { image, plan, shown: program.to_vec() })
+        Ok(Self {
+            image,
+            plan,
+            shown: program.to_vec(),
+        })
     }
 }
 
 fn open_working_directory(tree: &Tree, path: &[u8]) -> Result<OwnedFd, SupervisorError> {
     let attempt = || match tree.resolve(path, true)? {
         Place::Node(Node::Entry(id)) if tree.index().entry(id).is_directory() => {
-            directories::open_on_disk(tree, id, OFlags::PATH)
+            directories::open_on_disk(tree, id)
         }
         Place::Node(_) => Err(Errno::NOTDIR),
         Place::Missing | Place::Undeclared => Err(Errno::NOENT),
@@ -249,17 +273,29 @@ fn open_working_directory(tree: &Tree, path: &[u8]) -> Result<OwnedFd, Superviso
             rustix::fs::open(&*path, flags, rustix::fs::Mode::empty())
         }
     };
-    attempt().map_err(|error| SupervisorError::WorkingDirectory { path: String::from_utf8_lossy(path).into_owned(), error })
+    attempt().map_err(|error| SupervisorError::WorkingDirectory {
+        path: String::from_utf8_lossy(path).into_owned(),
+        error,
+    })
 }
 
 fn open_index(launch: &Launch) -> Result<Index, SupervisorError> {
     let path = || String::from_utf8_lossy(&launch.file_system.index_path).into_owned();
-    let unreadable = |reason: String| SupervisorError::Index { path: path(), reason };
-    let mut file = contents::open_regular(&launch.file_system.index_path).map_err(|error| unreadable(error.to_string()))?;
+    let unreadable = |reason: String| SupervisorError::Index {
+        path: path(),
+        reason,
+    };
+    let mut file = contents::open_regular(&launch.file_system.index_path)
+        .map_err(|error| unreadable(error.to_string()))?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(|error| unreadable(error.to_string()))?;
-    Index::open(&bytes, &launch.file_system.key, &launch.file_system.tag)
-        .map_err(|source| SupervisorError::NotVerified { path: path(), source })
+    file.read_to_end(&mut bytes)
+        .map_err(|error| unreadable(error.to_string()))?;
+    Index::open(&bytes, &launch.file_system.key, &launch.file_system.tag).map_err(|source| {
+        SupervisorError::NotVerified {
+            path: path(),
+            source,
+        }
+    })
 }
 
 fn is_file_system(path: &str, magic: i64) -> bool {
@@ -268,7 +304,12 @@ fn is_file_system(path: &str, magic: i64) -> bool {
 
 /// Bytes of verified contents that may be kept beyond what is open: a quarter of the memory that the container may use.
 fn budget() -> u64 {
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let limit = limits.iter().find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
+    let limits = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ];
+    let limit = limits
+        .iter()
+        .find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
     limit.unwrap_or(u64::MAX).min(process::physical_memory()) / 4
 }

@@ -38,7 +38,13 @@ pub fn change_at(call: &Call, flags: usize, change_to: Change) -> Reply {
 }
 
 /// Serves `rename` and `link` with their variants: two paths, of which the second is made.
-pub fn pair(call: &Call, old: (i32, usize), new: (i32, usize), follow_old: bool, alters_old: bool) -> Reply {
+pub fn pair(
+    call: &Call,
+    old: (i32, usize),
+    new: (i32, usize),
+    follow_old: bool,
+    alters_old: bool,
+) -> Reply {
     let (old_path, new_path) = (call.path(old.1)?, call.path(new.1)?);
     let old = call.locate(old.0, &old_path, follow_old)?;
     let new = call.locate(new.0, &new_path, false)?;

@@ -25,8 +25,26 @@ pub enum Proc {
 
 /// What of our own process is nobody's business: it holds keys and plaintext.
 const PRIVATE: &[&[u8]] = &[
-    b"mem", b"fd", b"fdinfo", b"environ", b"maps", b"smaps", b"smaps_rollup", b"numa_maps", b"map_files", b"exe", b"root",
-    b"cwd", b"syscall", b"stack", b"auxv", b"io", b"pagemap", b"clear_refs", b"oom_adj", b"oom_score_adj",
+    b"mem",
+    b"fd",
+    b"fdinfo",
+    b"environ",
+    b"maps",
+    b"smaps",
+    b"smaps_rollup",
+    b"numa_maps",
+    b"map_files",
+    b"exe",
+    b"root",
+    b"cwd",
+    b"syscall",
+    b"stack",
+    b"auxv",
+    b"io",
+    b"pagemap",
+    b"clear_refs",
+    b"oom_adj",
+    b"oom_score_adj",
 ];
 
 /// Looks at a path that resolution found to be the host's.
@@ -37,31 +55,47 @@ pub fn inspect(call: &Call, path: &[u8], follow: bool) -> Result<Proc, Errno> {
     if !call.shield.has_procfs {
         return Ok(Proc::Outside);
     }
-    let Some(rest) = path.strip_prefix(b"/proc").filter(|rest| rest.is_empty() || rest[0] == b'/') else {
+    let Some(rest) = path
+        .strip_prefix(b"/proc")
+        .filter(|rest| rest.is_empty() || rest[0] == b'/')
+    else {
         return Ok(Proc::Outside);
     };
-    let components: Vec<_> = rest.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
+    let components: Vec<_> = rest
+        .split(|&byte| byte == b'/')
+        .filter(|part| !part.is_empty() && *part != b".")
+        .collect();
     if components.contains(&&b".."[..]) {
         return lexical(&components);
     }
-    let Some((&process, mut within)) = components.split_first() else { return Ok(Proc::Native) };
+    let Some((&process, mut within)) = components.split_first() else {
+        return Ok(Proc::Native);
+    };
     // Links of the file system's root: self, thread-self, mounts, net.
     let mut task = match process {
         b"self" | b"thread-self" => call.task,
         b"mounts" | b"net" => return Ok(Proc::Native),
-        number => match std::str::from_utf8(number).ok().and_then(|text| text.parse().ok()) {
+        number => match std::str::from_utf8(number)
+            .ok()
+            .and_then(|text| text.parse().ok())
+        {
             Some(number) => Task(number),
             None => return Ok(Proc::Native),
         },
     };
     if let [b"task", thread, rest @ ..] = within {
-        let Some(thread) = std::str::from_utf8(thread).ok().and_then(|text| text.parse().ok()) else {
+        let Some(thread) = std::str::from_utf8(thread)
+            .ok()
+            .and_then(|text| text.parse().ok())
+        else {
             return Ok(Proc::Native);
         };
         task = Task(thread);
         within = rest;
     }
-    let Some((&name, rest)) = within.split_first() else { return Ok(Proc::Native) };
+    let Some((&name, rest)) = within.split_first() else {
+        return Ok(Proc::Native);
+    };
     if PRIVATE.contains(&name) && is_ours(task) {
         return Err(Errno::ACCESS);
     }
@@ -70,9 +104,14 @@ pub fn inspect(call: &Call, path: &[u8], follow: bool) -> Result<Proc, Errno> {
             let target = task.link(if name == b"cwd" { "cwd" } else { "root" })?;
             Ok(Proc::Redirect(beneath(&target, rest)))
         }
-        (b"exe", []) if follow => Ok(memory_file(call, task, "exe").map_or(Proc::Native, Proc::Node)),
+        (b"exe", []) if follow => {
+            Ok(memory_file(call, task, "exe").map_or(Proc::Native, Proc::Node))
+        }
         (b"fd", [number, rest @ ..]) => {
-            let Some(number) = std::str::from_utf8(number).ok().and_then(|text| text.parse().ok()) else {
+            let Some(number) = std::str::from_utf8(number)
+                .ok()
+                .and_then(|text| text.parse().ok())
+            else {
                 return Ok(Proc::Native);
             };
             descriptor(call, task, number, rest, follow)
@@ -81,13 +120,24 @@ pub fn inspect(call: &Call, path: &[u8], follow: bool) -> Result<Proc, Errno> {
     }
 }
 
-fn descriptor(call: &Call, task: Task, number: i32, rest: &[&[u8]], follow: bool) -> Result<Proc, Errno> {
+fn descriptor(
+    call: &Call,
+    task: Task,
+    number: i32,
+    rest: &[&[u8]],
+    follow: bool,
+) -> Result<Proc, Errno> {
     if !follow && rest.is_empty() {
         return Ok(Proc::Native);
     }
-    let Ok(status) = task.descriptor_status(number) else { return Ok(Proc::Native) };
+    let Ok(status) = task.descriptor_status(number) else {
+        return Ok(Proc::Native);
+    };
     match FileType::from_raw_mode(status.st_mode) {
-        FileType::Directory => Ok(Proc::Redirect(beneath(&task.descriptor_path(number)?, rest))),
+        FileType::Directory => Ok(Proc::Redirect(beneath(
+            &task.descriptor_path(number)?,
+            rest,
+        ))),
         FileType::RegularFile if rest.is_empty() => {
             Ok(memory_file(call, task, &format!("fd/{number}")).map_or(Proc::Native, Proc::Node))
         }
@@ -98,25 +148,41 @@ fn descriptor(call: &Call, task: Task, number: i32, rest: &[&[u8]], follow: bool
 /// The node behind one of the kernel's links, if it leads to a memory file of ours.
 fn memory_file(call: &Call, task: Task, name: &str) -> Option<Node> {
     let status = task.status_of(name).ok()?;
-    call.shield.contents.node_of(status.st_dev, status.st_ino).map(|(node, _)| node)
+    call.shield
+        .contents
+        .node_of(status.st_dev, status.st_ino)
+        .map(|(node, _)| node)
 }
 
 /// What `readlink` shows for a link of `/proc` that leads to a memory file of ours: the path that the program knows.
 pub fn shown_target(call: &Call, path: &[u8]) -> Option<Node> {
     let rest = path.strip_prefix(b"/proc/")?;
     let slash = rest.iter().position(|&byte| byte == b'/')?;
-    let (process, name) = (&rest[..slash], std::str::from_utf8(&rest[slash + 1..]).ok()?);
+    let (process, name) = (
+        &rest[..slash],
+        std::str::from_utf8(&rest[slash + 1..]).ok()?,
+    );
     let task = match process {
         b"self" | b"thread-self" => call.task,
         number => Task(std::str::from_utf8(number).ok()?.parse().ok()?),
     };
     // Of a thread, as well: /proc/PID/task/TID/exe.
-    let (task, name) = match name.strip_prefix("task/").and_then(|rest| rest.split_once('/')) {
+    let (task, name) = match name
+        .strip_prefix("task/")
+        .and_then(|rest| rest.split_once('/'))
+    {
         Some((thread, name)) => (Task(thread.parse().ok()?), name),
         None => (task, name),
     };
-    let is_link = name == "exe" || name.strip_prefix("fd/").is_some_and(|number| number.parse::<i32>().is_ok());
-    if is_link && !is_ours(task) { memory_file(call, task, name) } else { None }
+    let is_link = name == "exe"
+        || name
+            .strip_prefix("fd/")
+            .is_some_and(|number| number.parse::<i32>().is_ok());
+    if is_link && !is_ours(task) {
+        memory_file(call, task, name)
+    } else {
+        None
+    }
 }
 
 fn is_ours(task: Task) -> bool {
@@ -129,7 +195,9 @@ fn lexical(components: &[&[u8]]) -> Result<Proc, Errno> {
     let mut path: Vec<&[u8]> = vec![b"proc"];
     for &component in components {
         if component == b".." {
-            if matches!(path.last(), Some(&(b"cwd" | b"root" | b"exe"))) || path.iter().any(|part| *part == b"fd") {
+            if matches!(path.last(), Some(&(b"cwd" | b"root" | b"exe")))
+                || path.iter().any(|part| *part == b"fd")
+            {
                 return Err(Errno::ACCESS);
             }
             path.pop();
@@ -141,13 +209,18 @@ fn lexical(components: &[&[u8]]) -> Result<Proc, Errno> {
 }
 
 fn beneath(base: &[u8], components: &[&[u8]]) -> Vec<u8> {
-    components.iter().fold(base.to_vec(), |path, component| join(&path, component))
+    components
+        .iter()
+        .fold(base.to_vec(), |path, component| join(&path, component))
 }
 
 /// Spells out `self` in a path that we, not the caller, will open.
 pub fn absolute_self(call: &Call, path: Vec<u8>) -> Vec<u8> {
     for name in [&b"/proc/self"[..], b"/proc/thread-self"] {
-        if let Some(rest) = path.strip_prefix(name).filter(|rest| rest.is_empty() || rest[0] == b'/') {
+        if let Some(rest) = path
+            .strip_prefix(name)
+            .filter(|rest| rest.is_empty() || rest[0] == b'/')
+        {
             let mut spelt = format!("/proc/{}", call.task.0).into_bytes();
             spelt.extend_from_slice(rest);
             return spelt;

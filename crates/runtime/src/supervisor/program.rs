@@ -76,8 +76,13 @@ pub fn interpreter(read: impl Fn(u64, usize) -> Vec<u8>) -> Result<Interpreter, 
     relocated.e_phoff.set(LittleEndian, size as u64);
     let mut data = object::bytes_of(&relocated).to_vec();
     data.extend(read(start, length));
-    let headers = relocated.program_headers(LittleEndian, &*data).map_err(|_| Errno::NOEXEC)?;
-    let Some(found) = headers.iter().find(|header| header.p_type(LittleEndian) == PT_INTERP) else {
+    let headers = relocated
+        .program_headers(LittleEndian, &*data)
+        .map_err(|_| Errno::NOEXEC)?;
+    let Some(found) = headers
+        .iter()
+        .find(|header| header.p_type(LittleEndian) == PT_INTERP)
+    else {
         return Ok(Interpreter::None);
     };
     let length = usize::try_from(found.p_filesz(LittleEndian)).unwrap_or(usize::MAX);
@@ -86,9 +91,18 @@ pub fn interpreter(read: impl Fn(u64, usize) -> Vec<u8>) -> Result<Interpreter, 
     }
     let text = read(found.p_offset(LittleEndian), length);
     let path = crate::kernel::process::until_nul(&text).ok_or(Errno::NOEXEC)?;
-    let own = headers.iter().find(|header| header.p_type(LittleEndian) == PT_PHDR);
-    let distance = own.map(|own| found.p_vaddr(LittleEndian).wrapping_sub(own.p_vaddr(LittleEndian)));
-    Ok(Interpreter::Loader { path: path.to_vec(), distance })
+    let own = headers
+        .iter()
+        .find(|header| header.p_type(LittleEndian) == PT_PHDR);
+    let distance = own.map(|own| {
+        found
+            .p_vaddr(LittleEndian)
+            .wrapping_sub(own.p_vaddr(LittleEndian))
+    });
+    Ok(Interpreter::Loader {
+        path: path.to_vec(),
+        distance,
+    })
 }
 
 /// A program that only lends its memory, and a `syscall` instruction at its entry point, to the one who traces it.
@@ -104,7 +118,11 @@ pub fn blank() -> Vec<u8> {
     bytes.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
     // Program header: PT_LOAD, readable and executable; the whole file.
     bytes.extend([1, 0, 0, 0, 5, 0, 0, 0]);
-    bytes.extend([0, BASE, BASE, size, size, 0x1000].map(u64::to_le_bytes).concat());
+    bytes.extend(
+        [0, BASE, BASE, size, size, 0x1000]
+            .map(u64::to_le_bytes)
+            .concat(),
+    );
     bytes.extend(CODE);
     bytes
 }
@@ -120,7 +138,9 @@ fn descriptor_path(number: i32) -> Vec<u8> {
 /// [`ProgramError`] if it is no program or has no room.
 pub fn redirect_interpreter(content: &mut [u8], loader: Option<i32>) -> Result<(), ProgramError> {
     let header = *parse_header(content)?;
-    let headers = header.program_headers(LittleEndian, &*content).map_err(|_| ProgramError::Format)?;
+    let headers = header
+        .program_headers(LittleEndian, &*content)
+        .map_err(|_| ProgramError::Format)?;
     let places: Vec<_> = headers
         .iter()
         .filter(|header| header.p_type(LittleEndian) == PT_INTERP)
@@ -128,14 +148,24 @@ pub fn redirect_interpreter(content: &mut [u8], loader: Option<i32>) -> Result<(
         .collect();
     // The kernel takes the first one; a second one, or one that is not expected, must not lead to the disk.
     let (&[(offset, length)], Some(number)) = (&places[..], loader) else {
-        return if places.is_empty() && loader.is_none() { Ok(()) } else { Err(ProgramError::Format) };
+        return if places.is_empty() && loader.is_none() {
+            Ok(())
+        } else {
+            Err(ProgramError::Format)
+        };
     };
     let path = descriptor_path(number);
     let start = usize::try_from(offset).map_err(|_| ProgramError::Format)?;
-    let end = usize::try_from(length).ok().and_then(|length| start.checked_add(length)).ok_or(ProgramError::Format)?;
+    let end = usize::try_from(length)
+        .ok()
+        .and_then(|length| start.checked_add(length))
+        .ok_or(ProgramError::Format)?;
     let place = content.get_mut(start..end).ok_or(ProgramError::Format)?;
     if place.len() <= path.len() {
-        return Err(ProgramError::LoaderPathTooShort { found: place.len(), needed: path.len() + 1 });
+        return Err(ProgramError::LoaderPathTooShort {
+            found: place.len(),
+            needed: path.len() + 1,
+        });
     }
     place.fill(0);
     place[..path.len()].copy_from_slice(&path);
@@ -167,10 +197,16 @@ fn script(line: &[u8]) -> Option<Interpreter> {
     }
     let (path, rest) = line.split_at(length);
     let argument = rest.iter().position(|byte| !is_blank(byte)).map(|start| {
-        let end = rest.iter().rposition(|byte| !is_blank(byte)).map_or(start, |last| last + 1);
+        let end = rest
+            .iter()
+            .rposition(|byte| !is_blank(byte))
+            .map_or(start, |last| last + 1);
         rest[start..end].to_vec()
     });
-    Some(Interpreter::Script { path: path.to_vec(), argument })
+    Some(Interpreter::Script {
+        path: path.to_vec(),
+        argument,
+    })
 }
 
 #[cfg(test)]
@@ -187,28 +223,50 @@ mod tests {
     #[test]
     fn scripts_name_their_interpreter() {
         let script = |path: &str, argument: Option<&str>| {
-            Ok(Interpreter::Script { path: path.into(), argument: argument.map(Into::into) })
+            Ok(Interpreter::Script {
+                path: path.into(),
+                argument: argument.map(Into::into),
+            })
         };
         assert_eq!(of(b"#!/bin/sh\necho"), script("/bin/sh", None));
-        assert_eq!(of(b"#! /usr/bin/env  python3 -B \t\n"), script("/usr/bin/env", Some("python3 -B")));
+        assert_eq!(
+            of(b"#! /usr/bin/env  python3 -B \t\n"),
+            script("/usr/bin/env", Some("python3 -B"))
+        );
         assert_eq!(of(b"#!/bin/sh"), script("/bin/sh", None));
         assert_eq!(of(b"#!\n"), Err(Errno::NOEXEC));
-        assert_eq!(of(format!("#!/{}", "a".repeat(300)).as_bytes()), Err(Errno::NOEXEC));
+        assert_eq!(
+            of(format!("#!/{}", "a".repeat(300)).as_bytes()),
+            Err(Errno::NOEXEC)
+        );
     }
 
     #[test]
     fn the_loader_of_a_program_is_found_and_redirected() {
         let mut content = std::fs::read("/bin/true").unwrap();
-        let Ok(Interpreter::Loader { path, .. }) = of(&content) else { panic!("/bin/true has no loader") };
+        let Ok(Interpreter::Loader { path, .. }) = of(&content) else {
+            panic!("/bin/true has no loader")
+        };
         assert!(path.starts_with(b"/lib64/ld-linux"));
-        assert_eq!(redirect_interpreter(&mut content, None), Err(ProgramError::Format));
+        assert_eq!(
+            redirect_interpreter(&mut content, None),
+            Err(ProgramError::Format)
+        );
         redirect_interpreter(&mut content, Some(1000)).unwrap();
-        let Ok(Interpreter::Loader { path, .. }) = of(&content) else { panic!("the loader is gone") };
+        let Ok(Interpreter::Loader { path, .. }) = of(&content) else {
+            panic!("the loader is gone")
+        };
         assert_eq!(path, b"/proc/self/fd/1000");
         let short = b"/proc/self/fd/1000\0".len();
-        let at = content.windows(short).position(|window| window == b"/proc/self/fd/1000\0").unwrap();
+        let at = content
+            .windows(short)
+            .position(|window| window == b"/proc/self/fd/1000\0")
+            .unwrap();
         content[at - 1] = b'x';
-        assert!(redirect_interpreter(&mut content, Some(i32::MAX)).is_ok(), "28 bytes take any number");
+        assert!(
+            redirect_interpreter(&mut content, Some(i32::MAX)).is_ok(),
+            "28 bytes take any number"
+        );
     }
 
     #[test]

@@ -113,11 +113,17 @@ fn encode(fields: &Fields, layout: Layout) -> Vec<u8> {
             bytes.u64(fields.blocks);
             bytes.u64(0); // attributes that are known
             let never = (0, 0); // the time of birth is not asked for
-            for (seconds, nanoseconds) in [fields.accessed, never, fields.changed, fields.modified] {
+            for (seconds, nanoseconds) in [fields.accessed, never, fields.changed, fields.modified]
+            {
                 bytes.u64(seconds as u64);
                 bytes.u64(nanoseconds.into());
             }
-            for number in [fields.special.0, fields.special.1, fields.device.0, fields.device.1] {
+            for number in [
+                fields.special.0,
+                fields.special.1,
+                fields.device.0,
+                fields.device.1,
+            ] {
                 bytes.u32(number);
             }
             bytes.pad(256)
@@ -130,7 +136,13 @@ pub fn of_file_system(status: &StatFs) -> Vec<u8> {
     let mut bytes = Bytes(Vec::with_capacity(120));
     bytes.u64(status.f_type as u64);
     bytes.u64(status.f_bsize as u64);
-    for number in [status.f_blocks, status.f_bfree, status.f_bavail, status.f_files, status.f_ffree] {
+    for number in [
+        status.f_blocks,
+        status.f_bfree,
+        status.f_bavail,
+        status.f_files,
+        status.f_ffree,
+    ] {
         bytes.u64(number);
     }
     bytes.u64(0); // the file system's id
@@ -169,18 +181,30 @@ mod tests {
             let record = of_host(&status, Layout::Stat);
             assert_eq!(record.len(), size_of::<Stat>());
             let at = |from: usize| u64::from_le_bytes(record[from..from + 8].try_into().unwrap());
-            assert_eq!((at(0), at(8), at(16)), (status.st_dev, status.st_ino, status.st_nlink));
+            assert_eq!(
+                (at(0), at(8), at(16)),
+                (status.st_dev, status.st_ino, status.st_nlink)
+            );
             assert_eq!(at(24) as u32, status.st_mode);
-            assert_eq!((at(40), at(48) as i64, at(88) as i64), (status.st_rdev, status.st_size, status.st_mtime));
+            assert_eq!(
+                (at(40), at(48) as i64, at(88) as i64),
+                (status.st_rdev, status.st_size, status.st_mtime)
+            );
 
             let extended = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS).unwrap();
             let record = of_host(&status, Layout::Statx);
             assert_eq!(record.len(), size_of_val(&extended));
             let at = |from: usize| u64::from_le_bytes(record[from..from + 8].try_into().unwrap());
             assert_eq!(at(16) as u32, extended.stx_nlink);
-            assert_eq!((at(28) as u16, at(32), at(40)), (extended.stx_mode, extended.stx_ino, extended.stx_size));
+            assert_eq!(
+                (at(28) as u16, at(32), at(40)),
+                (extended.stx_mode, extended.stx_ino, extended.stx_size)
+            );
             assert_eq!(at(112) as i64, extended.stx_mtime.tv_sec);
-            assert_eq!((at(128) as u32, at(136) as u32), (extended.stx_rdev_major, extended.stx_dev_major));
+            assert_eq!(
+                (at(128) as u32, at(136) as u32),
+                (extended.stx_rdev_major, extended.stx_dev_major)
+            );
         }
     }
 }

@@ -69,7 +69,9 @@ impl Workers {
         }
         self.idle.fetch_add(1, Ordering::Relaxed);
         let workers = Arc::clone(self);
-        let started = thread::Builder::new().name("serve".to_owned()).spawn(move || workers.run());
+        let started = thread::Builder::new()
+            .name("serve".to_owned())
+            .spawn(move || workers.run());
         if let Err(error) = started {
             self.idle.fetch_sub(1, Ordering::Relaxed);
             if self.total.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -101,7 +103,9 @@ impl Workers {
 
     fn serve(&self, notification: Notification) {
         let call = Call::new(&self.shield, notification);
-        if notification.thread == self.shield.child && self.first_served.fetch_or(1, Ordering::Relaxed) == 0 {
+        if notification.thread == self.shield.child
+            && self.first_served.fetch_or(1, Ordering::Relaxed) == 0
+        {
             if let Some((plan, path)) = self.first.get() {
                 execute::serve_first(&call, plan, path, || answer(&call));
                 return;
@@ -114,7 +118,12 @@ impl Workers {
 fn answer(call: &Call) {
     let id = call.notification.id;
     let reply = dispatch(call);
-    trace!("thread {} call {} {:x?}: {reply:?}", call.task.0, call.notification.number, call.notification.arguments);
+    trace!(
+        "thread {} call {} {:x?}: {reply:?}",
+        call.task.0,
+        call.notification.number,
+        call.notification.arguments
+    );
     match reply {
         Ok(Answer::Value(value)) => call.shield.listener.answer(id, value),
         Ok(Answer::Pass) => call.shield.listener.pass(id),
@@ -136,9 +145,13 @@ fn dispatch(call: &Call) -> Reply {
     match call.notification.number {
         libc::SYS_open => open::open(call, CWD, 0, call.open_flags(1), call.int(2) as u32),
         libc::SYS_openat => open::open(call, first, 1, call.open_flags(2), call.int(3) as u32),
-        libc::SYS_creat => {
-            open::open(call, CWD, 0, OFlags::CREATE | OFlags::WRONLY | OFlags::TRUNC, call.int(1) as u32)
-        }
+        libc::SYS_creat => open::open(
+            call,
+            CWD,
+            0,
+            OFlags::CREATE | OFlags::WRONLY | OFlags::TRUNC,
+            call.int(1) as u32,
+        ),
         libc::SYS_stat => look::look(call, CWD, 0, none, Layout::Stat, 1),
         libc::SYS_lstat => look::look(call, CWD, 0, nofollow, Layout::Stat, 1),
         libc::SYS_fstat => look::look_at_descriptor(call, first, Layout::Stat, 1),
@@ -162,12 +175,28 @@ fn dispatch(call: &Call) -> Reply {
 
         libc::SYS_chdir => execute::change_directory(call),
         libc::SYS_chroot => look::change_root(call),
-        libc::SYS_execve => {
-            execute::execute(call, Arguments { directory: CWD, path: 0, arguments: 1, environment: 2, flags: 0 })
-        }
+        libc::SYS_execve => execute::execute(
+            call,
+            Arguments {
+                directory: CWD,
+                path: 0,
+                arguments: 1,
+                environment: 2,
+                flags: 0,
+            },
+        ),
         libc::SYS_execveat => {
             let flags = call.int(4);
-            execute::execute(call, Arguments { directory: first, path: 1, arguments: 2, environment: 3, flags })
+            execute::execute(
+                call,
+                Arguments {
+                    directory: first,
+                    path: 1,
+                    arguments: 2,
+                    environment: 3,
+                    flags,
+                },
+            )
         }
 
         libc::SYS_mkdir | libc::SYS_mknod => modify::change(call, CWD, 0, Change::Create),
@@ -176,25 +205,37 @@ fn dispatch(call: &Call) -> Reply {
         libc::SYS_symlinkat => modify::change(call, call.int(1), 2, Change::Create),
         libc::SYS_rmdir | libc::SYS_unlink => modify::change(call, CWD, 0, Change::Remove),
         libc::SYS_unlinkat => modify::change(call, first, 1, Change::Remove),
-        libc::SYS_truncate | libc::SYS_chmod | libc::SYS_chown | libc::SYS_utime | libc::SYS_utimes => {
-            modify::change(call, CWD, 0, Change::Alter(true))
-        }
+        libc::SYS_truncate
+        | libc::SYS_chmod
+        | libc::SYS_chown
+        | libc::SYS_utime
+        | libc::SYS_utimes => modify::change(call, CWD, 0, Change::Alter(true)),
         libc::SYS_lchown => modify::change(call, CWD, 0, Change::Alter(false)),
         libc::SYS_fchmodat => modify::change(call, first, 1, Change::Alter(true)),
         // A null path means the descriptor itself, an empty one does if a flag says so.
-        libc::SYS_utimensat | libc::SYS_futimesat if call.address(1) == 0 => modify::change_descriptor(call, first),
+        libc::SYS_utimensat | libc::SYS_futimesat if call.address(1) == 0 => {
+            modify::change_descriptor(call, first)
+        }
         libc::SYS_futimesat => modify::change(call, first, 1, Change::Alter(true)),
         libc::SYS_utimensat => modify::change_at(call, 3, alter(3)),
         libc::SYS_fchownat => modify::change_at(call, 4, alter(4)),
         FCHMODAT2 => modify::change_at(call, 3, alter(3)),
         libc::SYS_fchmod | libc::SYS_fchown => modify::change_descriptor(call, first),
         libc::SYS_rename => modify::pair(call, (CWD, 0), (CWD, 1), false, true),
-        libc::SYS_renameat | libc::SYS_renameat2 => modify::pair(call, (first, 1), (call.int(2), 3), false, true),
+        libc::SYS_renameat | libc::SYS_renameat2 => {
+            modify::pair(call, (first, 1), (call.int(2), 3), false, true)
+        }
         libc::SYS_link => modify::pair(call, (CWD, 0), (CWD, 1), false, false),
         libc::SYS_linkat => modify::pair(call, (first, 1), (call.int(2), 3), follows(4), false),
-        libc::SYS_setxattr | libc::SYS_removexattr => modify::change_attribute(call, Subject::Path(true)),
-        libc::SYS_lsetxattr | libc::SYS_lremovexattr => modify::change_attribute(call, Subject::Path(false)),
-        libc::SYS_fsetxattr | libc::SYS_fremovexattr => modify::change_attribute(call, Subject::Descriptor),
+        libc::SYS_setxattr | libc::SYS_removexattr => {
+            modify::change_attribute(call, Subject::Path(true))
+        }
+        libc::SYS_lsetxattr | libc::SYS_lremovexattr => {
+            modify::change_attribute(call, Subject::Path(false))
+        }
+        libc::SYS_fsetxattr | libc::SYS_fremovexattr => {
+            modify::change_attribute(call, Subject::Descriptor)
+        }
         _ => Err(Errno::NOSYS),
     }
 }

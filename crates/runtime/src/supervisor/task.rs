@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,10 +39,12 @@ impl Task {
         if descriptor < 0 {
             return Err(Errno::BADF);
         }
-        let path = self.link(&format!("fd/{descriptor}")).map_err(|error| match error {
-            Errno::NOENT => Errno::BADF,
-            other => other,
-        })?;
+        let path = self
+            .link(&format!("fd/{descriptor}"))
+            .map_err(|error| match error {
+                Errno::NOENT => Errno::BADF,
+                other => other,
+            })?;
         existing(path)
     }
 
@@ -69,19 +70,33 @@ impl Task {
             fs::read_to_string(self.file(&format!("fdinfo/{descriptor}")))
                 .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
         })?;
-        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let offset = field("pos:").and_then(|value| value.parse().ok()).ok_or(Errno::IO)?;
-        let flags = field("flags:").and_then(|value| u32::from_str_radix(value, 8).ok()).ok_or(Errno::IO)?;
-        Ok(Position { offset, close_on_exec: flags & OFlags::CLOEXEC.bits() != 0 })
+        let field = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name))
+                .map(str::trim)
+        };
+        let offset = field("pos:")
+            .and_then(|value| value.parse().ok())
+            .ok_or(Errno::IO)?;
+        let flags = field("flags:")
+            .and_then(|value| u32::from_str_radix(value, 8).ok())
+            .ok_or(Errno::IO)?;
+        Ok(Position {
+            offset,
+            close_on_exec: flags & OFlags::CLOEXEC.bits() != 0,
+        })
     }
 
     /// Where the program headers stand in the thread's memory (`AT_PHDR`).
     pub fn program_headers(self) -> Result<u64, Errno> {
         const AT_PHDR: u64 = 3;
         let vector = self.attempt(|| {
-            fs::read(self.file("auxv")).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            fs::read(self.file("auxv"))
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
         })?;
-        let mut pairs = vector.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
+        let mut pairs = vector
+            .chunks_exact(8)
+            .map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
         while let (Some(key), Some(value)) = (pairs.next(), pairs.next()) {
             if key == AT_PHDR {
                 return Ok(value);
@@ -102,7 +117,11 @@ impl Task {
         match work() {
             Err(Errno::ACCESS | Errno::PERM) => {
                 let credentials = self.credentials()?;
-                with_file_system_identity(credentials.uid.effective, credentials.gid.effective, work)
+                with_file_system_identity(
+                    credentials.uid.effective,
+                    credentials.gid.effective,
+                    work,
+                )
             }
             result => result,
         }
@@ -162,18 +181,30 @@ pub struct Credentials {
 impl Credentials {
     /// Reads `/proc/TID/status`.
     fn parse(text: &str) -> Option<Self> {
-        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let field = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name))
+                .map(str::trim)
+        };
         let ids = |name: &str| {
             let mut numbers = field(name)?.split_ascii_whitespace().map(str::parse);
             let mut next = || numbers.next()?.ok();
             let (real, effective, _saved, file_system) = (next()?, next()?, next()?, next()?);
-            Some(Ids { real, effective, file_system })
+            Some(Ids {
+                real,
+                effective,
+                file_system,
+            })
         };
         Some(Self {
             process: field("Tgid:")?.parse().ok()?,
             uid: ids("Uid:")?,
             gid: ids("Gid:")?,
-            groups: field("Groups:")?.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?,
+            groups: field("Groups:")?
+                .split_ascii_whitespace()
+                .map(str::parse)
+                .collect::<Result<_, _>>()
+                .ok()?,
             capabilities: u64::from_str_radix(field("CapEff:")?, 16).ok()?,
             permitted: u64::from_str_radix(field("CapPrm:")?, 16).ok()?,
             umask: u32::from_str_radix(field("Umask:")?, 8).ok()?,
@@ -190,8 +221,15 @@ const MEMORIES: usize = 256;
 
 impl Memories {
     fn open(&self, task: Task) -> Result<Arc<File>, Errno> {
-        let file = task.attempt(|| openat(CWD, task.file("mem"), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()))?;
-        let file = Arc::new(File::from(OwnedFd::from(file)));
+        let file = task.attempt(|| {
+            openat(
+                CWD,
+                task.file("mem"),
+                OFlags::RDWR | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+        })?;
+        let file = Arc::new(File::from(file));
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() >= MEMORIES {
             open.clear();
@@ -201,7 +239,12 @@ impl Memories {
     }
 
     fn get(&self, task: Task) -> Result<(Arc<File>, bool), Errno> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&task.0).cloned();
+        let kept = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&task.0)
+            .cloned();
         match kept {
             Some((file, since)) if since.elapsed() < MEMORY_LIFETIME => Ok((file, false)),
             _ => Ok((self.open(task)?, true)),
@@ -210,7 +253,10 @@ impl Memories {
 
     /// Forgets a thread's memory, because `exec` gives it another one.
     pub fn forget(&self, task: Task) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&task.0);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&task.0);
     }
 
     /// Reads some bytes, at least one.
@@ -228,13 +274,25 @@ impl Memories {
     pub fn write(&self, task: Task, address: u64, bytes: &[u8]) -> Result<(), Errno> {
         let mut done = 0;
         while done < bytes.len() {
-            done += self.with(task, |memory| memory.write_at(&bytes[done..], address + done as u64))?;
+            done += self.with(task, |memory| {
+                memory.write_at(&bytes[done..], address + done as u64)
+            })?;
         }
         Ok(())
     }
 
-    fn with(&self, task: Task, mut work: impl FnMut(&File) -> std::io::Result<usize>) -> Result<usize, Errno> {
-        let unreadable = |error: Errno| if error == Errno::SRCH { error } else { Errno::ACCESS };
+    fn with(
+        &self,
+        task: Task,
+        mut work: impl FnMut(&File) -> std::io::Result<usize>,
+    ) -> Result<usize, Errno> {
+        let unreadable = |error: Errno| {
+            if error == Errno::SRCH {
+                error
+            } else {
+                Errno::ACCESS
+            }
+        };
         let (memory, is_new) = self.get(task).map_err(unreadable)?;
         let mut result = work(&memory);
         // The memory behind an old file is gone after exec: nothing can be read from it.
@@ -269,7 +327,9 @@ impl Memories {
         let mut piece = 256;
         while path.len() < PATH_MAX {
             let from = address.checked_add(path.len() as u64).ok_or(Errno::FAULT)?;
-            let length = piece.min((PAGE - from % PAGE) as usize).min(PATH_MAX - path.len());
+            let length = piece
+                .min((PAGE - from % PAGE) as usize)
+                .min(PATH_MAX - path.len());
             let start = path.len();
             path.resize(start + length, 0);
             let count = self.read(task, from, &mut path[start..])?;
@@ -309,9 +369,15 @@ mod tests {
         let memories = Memories::default();
         let task = Task(std::process::id() as i32);
         let text = c"/some/where";
-        assert_eq!(memories.read_path(task, text.as_ptr() as u64).unwrap(), text.to_bytes());
+        assert_eq!(
+            memories.read_path(task, text.as_ptr() as u64).unwrap(),
+            text.to_bytes()
+        );
         let long = vec![b'a'; 5000];
-        assert_eq!(memories.read_path(task, long.as_ptr() as u64), Err(Errno::NAMETOOLONG));
+        assert_eq!(
+            memories.read_path(task, long.as_ptr() as u64),
+            Err(Errno::NAMETOOLONG)
+        );
         assert_eq!(memories.read_path(task, 1), Err(Errno::FAULT));
     }
 
@@ -319,12 +385,22 @@ mod tests {
     fn a_status_is_parsed_whole_or_not_at_all() {
         let status = "Name:\tx\nUmask:\t0022\nTgid:\t7\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \nCapPrm:\t3\nCapEff:\t2\n";
         let credentials = Credentials::parse(status).unwrap();
-        assert_eq!(credentials.uid, Ids { real: 1, effective: 2, file_system: 4 });
+        assert_eq!(
+            credentials.uid,
+            Ids {
+                real: 1,
+                effective: 2,
+                file_system: 4
+            }
+        );
         assert_eq!((credentials.process, credentials.umask), (7, 0o22));
         assert_eq!(credentials.groups, [9, 10]);
         assert_eq!(credentials.capabilities, 2);
         for line in status.lines().skip(1) {
-            assert!(Credentials::parse(&status.replace(&format!("{line}\n"), "")).is_none(), "without {line}");
+            assert!(
+                Credentials::parse(&status.replace(&format!("{line}\n"), "")).is_none(),
+                "without {line}"
+            );
         }
     }
 

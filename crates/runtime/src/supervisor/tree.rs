@@ -105,16 +105,32 @@ impl Tree {
         let injected: Vec<_> = files
             .into_iter()
             .zip(INJECTED_INODES..)
-            .map(|(file, inode)| Injected { path: file.path, content: file.content, mode: file.mode & 0o777, inode })
+            .map(|(file, inode)| Injected {
+                path: file.path,
+                content: file.content,
+                mode: file.mode & 0o777,
+                inode,
+            })
             .collect();
-        let by_path = injected.iter().zip(0..).map(|(file, number)| (file.path.clone(), number)).collect();
+        let by_path = injected
+            .iter()
+            .zip(0..)
+            .map(|(file, number)| (file.path.clone(), number))
+            .collect();
         let mut open_directories = Vec::with_capacity(index.entries().len());
         for entry in index.entries() {
             // Parents come before their children.
-            let above = entry.id() == EntryId::ROOT || open_directories[index.parent(entry.id()).0 as usize];
+            let above = entry.id() == EntryId::ROOT
+                || open_directories[index.parent(entry.id()).0 as usize];
             open_directories.push(above && entry.is_directory() && entry.mode() & 0o111 == 0o111);
         }
-        Self { index, injected, by_path, open_directories, mentioned: Mutex::default() }
+        Self {
+            index,
+            injected,
+            by_path,
+            open_directories,
+            mentioned: Mutex::default(),
+        }
     }
 
     /// The index beneath.
@@ -127,12 +143,15 @@ impl Tree {
     /// # Errors
     /// As the kernel would for this path.
     pub fn resolve(&self, path: &[u8], follow: bool) -> Result<Place, Errno> {
-        let resolved = self.index.resolve(path, follow).map_err(|error| match error {
-            ResolveError::NotDirectory => Errno::NOTDIR,
-            ResolveError::Loop => Errno::LOOP,
-            ResolveError::NoEntry => Errno::NOENT,
-            ResolveError::NameTooLong => Errno::NAMETOOLONG,
-        });
+        let resolved = self
+            .index
+            .resolve(path, follow)
+            .map_err(|error| match error {
+                ResolveError::NotDirectory => Errno::NOTDIR,
+                ResolveError::Loop => Errno::LOOP,
+                ResolveError::NoEntry => Errno::NOENT,
+                ResolveError::NameTooLong => Errno::NAMETOOLONG,
+            });
         if self.injected.is_empty() {
             return Ok(self.place(resolved?));
         }
@@ -159,7 +178,10 @@ impl Tree {
             Resolved::Host { path } => Place::Host(path),
             Resolved::Writable { path, kind } => {
                 if self.is_first_mention(&path) {
-                    let region = self.index.region_of(&path).map_or(&b"/"[..], |region| region.prefix());
+                    let region = self
+                        .index
+                        .region_of(&path)
+                        .map_or(&b"/"[..], |region| region.prefix());
                     error!(
                         "{}: refused: the region {} is {}, which this runtime can't serve",
                         Name(&path),
@@ -198,7 +220,10 @@ impl Tree {
     }
 
     fn is_first_mention(&self, path: &[u8]) -> bool {
-        let mut mentioned = self.mentioned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mentioned = self
+            .mentioned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         mentioned.len() < MENTIONS && mentioned.insert(path.to_vec())
     }
 
@@ -229,7 +254,9 @@ impl Tree {
             Node::Entry(id) => {
                 let entry = self.index.entry(id);
                 let device = match entry.kind() {
-                    Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => (major, minor),
+                    Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+                        (major, minor)
+                    }
                     _ => (0, 0),
                 };
                 Metadata {
@@ -263,7 +290,9 @@ impl Tree {
     /// Whether everybody may search the directories that lead to a node.
     pub fn is_openly_reachable(&self, node: Node) -> bool {
         match node {
-            Node::Entry(id) => id == EntryId::ROOT || self.open_directories[self.index.parent(id).0 as usize],
+            Node::Entry(id) => {
+                id == EntryId::ROOT || self.open_directories[self.index.parent(id).0 as usize]
+            }
             Node::Injected(_) => true,
         }
     }
@@ -280,13 +309,21 @@ impl Tree {
         let mut children = BTreeMap::new();
         for (name, id) in self.index.children(directory) {
             let entry = self.index.entry(id);
-            children.insert(name.to_vec(), (entry.inode(), FileType::from_raw_mode(entry.st_mode())));
+            children.insert(
+                name.to_vec(),
+                (entry.inode(), FileType::from_raw_mode(entry.st_mode())),
+            );
         }
         for region in self.index.regions() {
-            let Some(name) = name_in(path, region.prefix()) else { continue };
+            let Some(name) = name_in(path, region.prefix()) else {
+                continue;
+            };
             if region.kind() == sconify_shield::RegionKind::Host && !children.contains_key(name) {
                 if let Ok(status) = lstat(os_path(&join(path, name))) {
-                    children.insert(name.to_vec(), (status.st_ino, FileType::from_raw_mode(status.st_mode)));
+                    children.insert(
+                        name.to_vec(),
+                        (status.st_ino, FileType::from_raw_mode(status.st_mode)),
+                    );
                 }
             }
         }
@@ -295,12 +332,18 @@ impl Tree {
                 children.insert(name.to_vec(), (file.inode, FileType::RegularFile));
             }
         }
-        let special = [(&b"."[..], directory), (b"..", self.index.parent(directory))].map(|(name, id)| Child {
+        let special = [
+            (&b"."[..], directory),
+            (b"..", self.index.parent(directory)),
+        ]
+        .map(|(name, id)| Child {
             name: name.to_vec(),
             inode: self.index.entry(id).inode(),
             kind: FileType::Directory,
         });
-        let named = children.into_iter().map(|(name, (inode, kind))| Child { name, inode, kind });
+        let named = children
+            .into_iter()
+            .map(|(name, (inode, kind))| Child { name, inode, kind });
         special.into_iter().chain(named).collect()
     }
 }
@@ -308,7 +351,11 @@ impl Tree {
 /// The name of `path` if it stands directly in `directory`.
 fn name_in<'a>(directory: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
     let slash = path.iter().rposition(|&byte| byte == b'/')?;
-    let parent = if slash == 0 { &b"/"[..] } else { &path[..slash] };
+    let parent = if slash == 0 {
+        &b"/"[..]
+    } else {
+        &path[..slash]
+    };
     (parent == directory && slash + 1 < path.len()).then(|| &path[slash + 1..])
 }
 
@@ -329,7 +376,12 @@ mod tests {
     fn names_stand_directly_in_their_directory() {
         assert_eq!(name_in(b"/", b"/a"), Some(&b"a"[..]));
         assert_eq!(name_in(b"/a", b"/a/b"), Some(&b"b"[..]));
-        for (directory, path) in [(&b"/"[..], &b"/"[..]), (b"/", b"/a/b"), (b"/a", b"/ab"), (b"/a", b"/a")] {
+        for (directory, path) in [
+            (&b"/"[..], &b"/"[..]),
+            (b"/", b"/a/b"),
+            (b"/a", b"/ab"),
+            (b"/a", b"/a"),
+        ] {
             assert_eq!(name_in(directory, path), None);
         }
     }
