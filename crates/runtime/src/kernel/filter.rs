@@ -97,6 +97,18 @@ const SERVED: &[i64] = &[
     libc::SYS_fremovexattr,
 ];
 
+/// The calls that change the user or group of a thread.
+pub const IDENTITY: &[i64] = &[
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+];
+
 /// Calls that would pass the supervisor by, and newer spellings of calls that it serves: the C libraries fall back to those.
 const ABSENT: &[i64] = &[
     libc::SYS_clone3, // its flags are in memory, where a filter can't see them
@@ -183,7 +195,14 @@ pub fn program(cookie: u64, fork: bool) -> Vec<sock_filter> {
     for &number in ABSENT {
         chain.if_number(number, refuse(libc::ENOSYS));
     }
-    for &number in SERVED {
+    chain.branch(libc::SYS_prctl, |chain| {
+        chain.load(argument(0));
+        chain.unless_equal(libc::PR_SET_DUMPABLE as u32, ALLOW);
+        chain.load(argument(1));
+        chain.unless_equal(0, ALLOW);
+        chain.end(NOTIFY);
+    });
+    for &number in SERVED.iter().chain(IDENTITY) {
         chain.if_number(number, NOTIFY);
     }
     chain.end(ALLOW);
@@ -242,7 +261,7 @@ mod tests {
 
     /// Runs the program as the kernel would.
     fn run(program: &[sock_filter], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
-        let mut data = vec![0; 64];
+        let mut data = [0; 64];
         data[0..4].copy_from_slice(&number.to_le_bytes());
         data[4..8].copy_from_slice(&architecture.to_le_bytes());
         for (index, argument) in arguments.iter().enumerate() {
@@ -297,6 +316,15 @@ mod tests {
             call(libc::SYS_io_uring_setup, [0; 6], true),
             refuse(libc::ENOSYS)
         );
+    }
+
+    #[test]
+    fn only_becoming_unreadable_is_served_of_prctl() {
+        let prctl =
+            |option: i32, value| call(libc::SYS_prctl, [option as u64, value, 0, 0, 0, 0], true);
+        assert_eq!(prctl(libc::PR_SET_DUMPABLE, 0), NOTIFY);
+        assert_eq!(prctl(libc::PR_SET_DUMPABLE, 1), ALLOW);
+        assert_eq!(prctl(libc::PR_SET_NAME, 0), ALLOW);
     }
 
     #[test]

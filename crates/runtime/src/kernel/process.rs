@@ -286,6 +286,11 @@ pub fn descriptor_limit() -> u64 {
     limits().rlim_cur
 }
 
+/// How far the limit of open files can be raised.
+pub fn descriptor_ceiling() -> u64 {
+    limits().rlim_max
+}
+
 fn limits() -> libc::rlimit {
     let mut limit = libc::rlimit {
         rlim_cur: 0,

@@ -2,24 +2,21 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::num::NonZero;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::thread::available_parallelism;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustix::fs::{
-    fcntl_add_seals, fstat, ftruncate, memfd_create, open, openat2, FileType, MemfdFlags, Mode,
-    OFlags, ResolveFlags, SealFlags, CWD,
+    fallocate, fcntl_add_seals, fstat, memfd_create, open, openat2, FallocateFlags, FileType,
+    MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags, CWD,
 };
-use rustix::io::Errno;
-use sconify_shield::{read_plain, Index, Kind, PackReader, ShieldError, Storage};
-use zeroize::Zeroizing;
+use rustix::io::{pread, Errno};
+use sconify_shield::{read_plain, Index, Kind, ShieldError, Storage};
 
 use crate::kernel::mapping;
 use crate::kernel::process::is_sole_holder;
 
+use super::packs::Packs;
 use super::program::{self, Interpreter};
 use super::tree::{Name, Node, Tree};
 
@@ -57,6 +54,20 @@ impl MemoryFile {
         )
     }
 
+    /// Up to `length` bytes from `offset` on; fewer only at the end.
+    fn bytes(&self, offset: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let mut done = 0;
+        while done < length {
+            match pread(&self.file, &mut bytes[done..], offset + done as u64) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => done += count,
+            }
+        }
+        bytes.truncate(done);
+        bytes
+    }
+
     /// The descriptor that is kept.
     pub fn descriptor(&self) -> &OwnedFd {
         &self.file
@@ -67,29 +78,35 @@ type Slot = Arc<Mutex<Option<Arc<MemoryFile>>>>;
 
 /// The contents of one tree.
 pub struct Contents {
-    packs: Vec<OnceLock<PackReader<File>>>,
+    packs: Packs,
     slots: Mutex<HashMap<(u64, Form), Slot>>,
     /// Which node a memory file shows, by the file's inode number, and in which form.
     nodes: RwLock<HashMap<u64, (Node, Form)>>,
     /// The device number of memory files.
     device: u64,
-    bytes: AtomicU64,
+    /// Sum of [`Contents::cost`] of all memory files.
+    used: AtomicU64,
+    /// More than this makes us look for files that nobody has open.
+    evict_at: AtomicU64,
     budget: u64,
+    least_cost: u64,
 }
 
 impl Contents {
-    /// Prepares to serve the packs of an index with about `budget` bytes of memory beyond what is in use.
+    /// Prepares to serve the packs of an index with about `budget` bytes of memory and `files` descriptors beyond what is in use.
     ///
     /// # Errors
     /// What making a memory file gives, `EACCES` where `vm.memfd_noexec` is 2.
-    pub fn new(index: &Index, budget: u64) -> Result<Self, Errno> {
+    pub fn new(index: &Index, budget: u64, files: u64) -> Result<Self, Errno> {
         Ok(Self {
-            packs: index.packs().iter().map(|_| OnceLock::new()).collect(),
+            packs: Packs::new(index),
             slots: Mutex::default(),
             nodes: RwLock::default(),
             device: fstat(create(b"probe")?)?.st_dev,
-            bytes: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+            evict_at: AtomicU64::new(budget),
             budget,
+            least_cost: budget / files.max(1),
         })
     }
 
@@ -130,8 +147,9 @@ impl Contents {
         let file = Arc::new(file);
         *held = Some(Arc::clone(&file));
         drop(held);
-        let before = self.bytes.fetch_add(file.size, Ordering::Relaxed);
-        if before + file.size > self.budget {
+        let cost = self.cost(&file);
+        let used = self.used.fetch_add(cost, Ordering::Relaxed) + cost;
+        if used > self.evict_at.load(Ordering::Relaxed) {
             self.evict();
         }
         Ok(file)
@@ -140,19 +158,23 @@ impl Contents {
     fn make(&self, tree: &Tree, node: Node, form: Form) -> Result<MemoryFile, ContentError> {
         let metadata = tree.metadata(node);
         let draft = create(tree.path(node))?;
-        match (node, form) {
-            (Node::Injected(number), Form::Data) => write(&draft, tree.injected_content(number))?,
-            (_, Form::Data) if metadata.size > WRITTEN_AT_ONCE => {
-                ftruncate(&draft, metadata.size)?;
+        match form {
+            Form::Data if metadata.size > WRITTEN_AT_ONCE => {
+                // Reserved first: a page that can't be had during the mapped write would end this process.
+                fallocate(&draft, FallocateFlags::empty(), 0, metadata.size)?;
                 mapping::fill(draft.as_fd(), metadata.size as usize, |target| {
                     self.read(tree, node, target)
                 })??;
             }
-            _ => {
-                let mut content = self.bytes(tree, node)?;
-                if let Form::Program(loader) = form {
-                    program::redirect_interpreter(&mut content, loader)?;
-                }
+            Form::Data => {
+                let mut content = vec![0; metadata.size as usize];
+                self.read(tree, node, &mut content)?;
+                write(&draft, &content)?;
+            }
+            Form::Program(loader) => {
+                let data = self.get(tree, node, Form::Data)?;
+                let mut content = data.bytes(0, metadata.size as usize);
+                program::redirect_interpreter(&mut content, loader)?;
                 write(&draft, &content)?;
             }
         }
@@ -169,13 +191,6 @@ impl Contents {
         })
     }
 
-    /// The verified content of a node as bytes.
-    fn bytes(&self, tree: &Tree, node: Node) -> Result<Zeroizing<Vec<u8>>, ContentError> {
-        let mut content = Zeroizing::new(vec![0; tree.metadata(node).size as usize]);
-        self.read(tree, node, &mut content)?;
-        Ok(content)
-    }
-
     fn read(&self, tree: &Tree, node: Node, target: &mut [u8]) -> Result<(), ContentError> {
         let entry = match node {
             Node::Entry(id) => tree.index().entry(id),
@@ -186,14 +201,9 @@ impl Contents {
         };
         match entry.kind() {
             Kind::File {
-                storage: Storage::Packed { pack, .. },
+                storage: Storage::Packed { pack, offset },
                 ..
-            } => {
-                let threads = available_parallelism().map_or(1, NonZero::get);
-                Ok(self
-                    .pack(tree.index(), pack)?
-                    .read_file(entry, target, threads)?)
-            }
+            } => self.packs.read(tree.index(), entry, (pack, offset), target),
             Kind::File {
                 storage: Storage::Plain { .. },
                 ..
@@ -208,32 +218,12 @@ impl Contents {
     /// `EIO` as [`Contents::get`], `ENOEXEC` if it is nothing that can be started.
     pub fn interpreter(&self, tree: &Tree, node: Node) -> Result<Interpreter, Errno> {
         let data = self.get(tree, node, Form::Data)?;
-        let file = File::from(data.reopen(OFlags::RDONLY)?);
-        program::interpreter(|offset, length| {
-            let mut bytes = vec![0; length];
-            let mut done = 0;
-            while done < length {
-                match file.read_at(&mut bytes[done..], offset + done as u64) {
-                    Ok(0) | Err(_) => break,
-                    Ok(count) => done += count,
-                }
-            }
-            bytes.truncate(done);
-            bytes
-        })
+        program::interpreter(|offset, length| data.bytes(offset, length))
     }
 
-    fn pack(&self, index: &Index, number: u32) -> Result<&PackReader<File>, ContentError> {
-        let cell = self
-            .packs
-            .get(number as usize)
-            .ok_or(ContentError::Kernel(Errno::IO))?;
-        if let Some(pack) = cell.get() {
-            return Ok(pack);
-        }
-        let path = index.packs()[number as usize].file();
-        let pack = PackReader::open(open_regular(path)?, index, number)?;
-        Ok(cell.get_or_init(|| pack))
+    /// Bytes that a file counts for: at least so many that the descriptors suffice for the budget.
+    fn cost(&self, file: &MemoryFile) -> u64 {
+        file.size.max(self.least_cost)
     }
 
     /// Drops what nobody has open until a quarter of the budget is free.
@@ -241,7 +231,7 @@ impl Contents {
         let target = self.budget / 4 * 3;
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|_, slot| {
-            if self.bytes.load(Ordering::Relaxed) <= target {
+            if self.used.load(Ordering::Relaxed) <= target {
                 return true;
             }
             // A slot that somebody holds or waits for is in use, and so is a file that a worker is about to hand out.
@@ -251,19 +241,21 @@ impl Contents {
             let Some(file) = &*held else {
                 return Arc::strong_count(slot) > 1;
             };
-            if Arc::strong_count(slot) > 1
-                || Arc::strong_count(file) > 1
-                || !is_sole_holder(file.file.as_fd())
-            {
+            let is_wanted = Arc::strong_count(slot) > 1 || Arc::strong_count(file) > 1;
+            if is_wanted || !is_sole_holder(file.file.as_fd()) {
                 return true;
             }
             self.nodes
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
                 .remove(&file.inode);
-            self.bytes.fetch_sub(file.size, Ordering::Relaxed);
+            self.used.fetch_sub(self.cost(file), Ordering::Relaxed);
             false
         });
+        // If everything is in use, it is not looked at again for each new file.
+        let used = self.used.load(Ordering::Relaxed);
+        self.evict_at
+            .store(self.budget.max(used + used / 4), Ordering::Relaxed);
     }
 }
 
@@ -357,4 +349,122 @@ pub fn open_regular(path: &[u8]) -> Result<File, ContentError> {
         return Err(failed(Errno::INVAL));
     }
     Ok(File::from(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use sconify_shield::build::{Builder, Content, Metadata};
+    use sconify_shield::{FileSystemKey, RegionKind};
+
+    use super::*;
+
+    const SIZE: usize = 1000;
+
+    /// A tree of `count` files of [`SIZE`] bytes, whose pack stands on the disk.
+    fn tree(name: &str, count: u8) -> (Tree, std::path::PathBuf) {
+        let pack =
+            std::env::temp_dir().join(format!("sconify-contents-{}-{name}", std::process::id()));
+        let key = FileSystemKey::new([1; 32]);
+        let mut builder = Builder::new(key.clone());
+        builder
+            .add_region(b"/", RegionKind::Encrypted, "test")
+            .unwrap();
+        let number = builder
+            .add_pack(b"/", pack.to_str().unwrap().as_bytes())
+            .unwrap();
+        let metadata = |inode| Metadata {
+            mode: 0o755,
+            inode,
+            ..Metadata::default()
+        };
+        builder
+            .add_entry(b"/", metadata(1), Content::Directory)
+            .unwrap();
+        for file in 0..count {
+            let content = Content::File {
+                source: vec![file; SIZE],
+                size: SIZE as u64,
+                pack: Some(number),
+            };
+            builder
+                .add_entry(
+                    format!("/{file:03}").as_bytes(),
+                    metadata(u64::from(file) + 2),
+                    content,
+                )
+                .unwrap();
+        }
+        let mut output = File::create(&pack).unwrap();
+        let built = builder
+            .finish(std::slice::from_mut(&mut output), 1, &mut |_| {
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        let index = Index::open(&built.index, &key, &built.tag).unwrap();
+        (Tree::new(index, Vec::new()), pack)
+    }
+
+    fn node(tree: &Tree, number: u8) -> Node {
+        Node::Entry(
+            tree.index()
+                .find(format!("/{number:03}").as_bytes())
+                .unwrap(),
+        )
+    }
+
+    #[test]
+    fn files_that_nobody_has_open_are_dropped_and_made_again() {
+        let (tree, pack) = tree("evict", 100);
+        let contents = Contents::new(tree.index(), 20 * SIZE as u64, 1000).unwrap();
+        let held = contents
+            .get(&tree, node(&tree, 0), Form::Data)
+            .unwrap()
+            .reopen(OFlags::RDONLY)
+            .unwrap();
+        for number in 0..100 {
+            let file = contents
+                .get(&tree, node(&tree, number), Form::Data)
+                .unwrap();
+            assert_eq!(file.bytes(0, 2 * SIZE), vec![number; SIZE]);
+        }
+        assert!(contents.used.load(Ordering::Relaxed) <= 21 * SIZE as u64);
+        let status = fstat(&held).unwrap();
+        assert_eq!(
+            contents.node_of(status.st_dev, status.st_ino),
+            Some((node(&tree, 0), Form::Data))
+        );
+        let again = contents.get(&tree, node(&tree, 0), Form::Data).unwrap();
+        assert_eq!(
+            fstat(again.descriptor()).unwrap().st_ino,
+            status.st_ino,
+            "it was open all the time"
+        );
+        std::fs::remove_file(pack).unwrap();
+    }
+
+    #[test]
+    fn few_descriptors_make_files_dear() {
+        let (tree, pack) = tree("dear", 50);
+        let contents = Contents::new(tree.index(), 1 << 30, 10).unwrap();
+        for number in 0..50 {
+            contents
+                .get(&tree, node(&tree, number), Form::Data)
+                .unwrap();
+        }
+        assert!(contents.slots.lock().unwrap().len() <= 11);
+        std::fs::remove_file(pack).unwrap();
+    }
+
+    #[test]
+    fn memory_files_can_not_be_written() {
+        let (tree, pack) = tree("sealed", 1);
+        let contents = Contents::new(tree.index(), 1 << 20, 10).unwrap();
+        let file = contents.get(&tree, node(&tree, 0), Form::Data).unwrap();
+        let writable = file.reopen(OFlags::RDWR).unwrap();
+        assert_eq!(rustix::io::write(&writable, b"x"), Err(Errno::PERM));
+        assert_eq!(rustix::fs::ftruncate(&writable, 0), Err(Errno::PERM));
+        std::fs::remove_file(pack).unwrap();
+    }
 }

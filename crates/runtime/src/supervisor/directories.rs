@@ -75,22 +75,21 @@ impl Directories {
     ) -> Result<Arc<OwnedFd>, Errno> {
         let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let probe = registry.next_probe();
-        let candidates: Vec<_> = registry
+        // The latest opened first: it is most often the one.
+        let candidates = registry
             .kept
             .iter()
-            .filter(|kept| kept.directory == directory)
-            .map(|kept| Arc::clone(&kept.file))
-            .filter(|file| tell(file) == Ok(at.offset))
-            .collect();
-        for file in candidates {
-            seek(&file, SeekFrom::Start(probe))?;
-            let follows = call
-                .task
-                .descriptor_position(descriptor)
-                .is_ok_and(|position| position.offset == probe);
-            seek(&file, SeekFrom::Start(at.offset))?;
-            if follows {
-                return Ok(file);
+            .rev()
+            .filter(|kept| kept.directory == directory);
+        for Kept { file, .. } in candidates {
+            if tell(file) != Ok(at.offset) {
+                continue;
+            }
+            seek(file, SeekFrom::Start(probe))?;
+            let position = call.task.descriptor_position(descriptor);
+            seek(file, SeekFrom::Start(at.offset))?;
+            if position.is_ok_and(|position| position.offset == probe) {
+                return Ok(Arc::clone(file));
             }
         }
         let file = Arc::new(open_on_disk(&call.shield.tree, directory)?);

@@ -10,13 +10,12 @@
 
 use rustix::io::Errno;
 
-use crate::kernel::process::c_string;
-use crate::kernel::thread::with_real_identity;
 use crate::kernel::trace::{Interrupted, Outcome, Traced};
 
-use super::call::{want, Answer, Call, Identity, Reply, Target};
+use super::call::{want, Call, Identity, Reply, Target};
 use super::contents::{Contents, Form};
 use super::program::Interpreter;
+use super::redirect::{close, trace, Installed};
 use super::task::{join, Task};
 use super::tree::{Metadata, Name, Node, Tree};
 use super::Shield;
@@ -204,15 +203,6 @@ fn permit(call: &Call, node: Node) -> Result<(), Errno> {
     call.permit(node, want::EXECUTE, Identity::FileSystem)
 }
 
-/// Numbers of the descriptors that were placed in the caller.
-#[derive(Clone, Copy, Debug, Default)]
-struct Installed {
-    /// The blank program, for a script.
-    first: Option<i32>,
-    program: Option<i32>,
-    loader: Option<i32>,
-}
-
 fn install_program(
     call: &Call,
     plan: &Plan,
@@ -245,79 +235,6 @@ fn install_program(
             .listener
             .install(id, content.descriptor(), close_on_exec)?,
     );
-    Ok(())
-}
-
-/// Traces the caller while `work` makes it do something else than what it asked for. `prepare` runs while the caller still waits.
-///
-/// # Errors
-/// `EACCES` if tracing is refused; what `prepare` gives.
-fn trace(
-    call: &Call,
-    work: impl FnOnce(Traced, Installed) -> Result<(), Errno>,
-    prepare: impl FnOnce(&mut Installed) -> Result<(), Errno>,
-) -> Reply {
-    // While a thread is traced, nobody else may wait for children: see `signal::reap`.
-    let _tracing = call
-        .shield
-        .tracing
-        .read()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let interrupted = attach(call)?;
-    let mut installed = Installed::default();
-    let prepared = prepare(&mut installed);
-    call.shield
-        .listener
-        .fail(call.notification.id, prepared.err().unwrap_or(Errno::NOSYS));
-    let traced = match (interrupted.stop(), prepared) {
-        (Ok(traced), Ok(())) => traced,
-        (Ok(mut traced), Err(error)) => {
-            close(&mut traced, installed)?;
-            traced.finish(-i64::from(error.raw_os_error()));
-            return Ok(Answer::Done);
-        }
-        // Killed: nobody waits any more.
-        (Err(_), _) => return Ok(Answer::Done),
-    };
-    match work(traced, installed) {
-        Ok(()) | Err(Errno::SRCH) => {}
-        Err(error) => error!("tracing thread {}: {error}", call.task.0),
-    }
-    Ok(Answer::Done)
-}
-
-fn attach(call: &Call) -> Result<Interrupted, Errno> {
-    let attempt = || Interrupted::attach(call.task.0);
-    let result = match attempt() {
-        Err(Errno::PERM) => {
-            let credentials = call.credentials()?;
-            with_real_identity(
-                credentials.uid.effective,
-                credentials.gid.effective,
-                attempt,
-            )
-            .and_then(|result| result)
-        }
-        result => result,
-    };
-    result.map_err(|error| {
-        error!(
-            "thread {} can't be traced, which executing a program takes: {error}; the container's seccomp profile, Yama or another tracer \
-             forbids it",
-            call.task.0
-        );
-        Errno::ACCESS
-    })
-}
-
-/// Closes what was placed in the caller for an `exec` that did not come about.
-fn close(traced: &mut Traced, installed: Installed) -> Result<(), Errno> {
-    for number in [installed.first, installed.program, installed.loader]
-        .into_iter()
-        .flatten()
-    {
-        traced.call(libc::SYS_close, [number as u64, 0, 0, 0, 0, 0])?;
-    }
     Ok(())
 }
 
@@ -511,56 +428,4 @@ pub fn serve_first(call: &Call, plan: &Plan, shown: &[u8], serve: impl FnOnce())
         let instruction = traced.instruction() - SYSCALL.len() as u64;
         let _ = set_name(call.shield, shown, &mut traced, instruction);
     }
-}
-
-/// Serves `chdir`.
-pub fn change_directory(call: &Call) -> Reply {
-    let path = call.path(0)?;
-    let target = call.locate(libc::AT_FDCWD, &path, true)?;
-    let directory = match target {
-        Target::Node(Node::Entry(id)) if call.shield.tree.index().entry(id).is_directory() => {
-            call.permit(Node::Entry(id), want::EXECUTE, Identity::FileSystem)?;
-            super::directories::open_on_disk(&call.shield.tree, id)?
-        }
-        Target::Node(_) => return Err(Errno::NOTDIR),
-        Target::Missing | Target::Undeclared => return Err(Errno::NOENT),
-        Target::Host => return Ok(Answer::Pass),
-        Target::HostAt(path) => {
-            // The kernel injects no `O_PATH` descriptors.
-            let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-            rustix::fs::open(c_string(&path)?, flags, rustix::fs::Mode::empty())?
-        }
-    };
-    let is_plain = matches!(target_path(call, &path), Ok(canonical) if canonical);
-    if is_plain {
-        // The kernel gets there by the same names, and there are no links on the way: that was checked when the directory was opened.
-        return Ok(Answer::Pass);
-    }
-    trace(
-        call,
-        |mut traced, installed| {
-            let number = installed.program.ok_or(Errno::IO)? as u64;
-            let outcome = traced.call(libc::SYS_fchdir, [number, 0, 0, 0, 0, 0])?;
-            close(&mut traced, installed)?;
-            let Outcome::Returned(value) = outcome else {
-                return Err(Errno::IO);
-            };
-            traced.finish(value);
-            Ok(())
-        },
-        |installed| {
-            installed.program = Some(call.shield.listener.install(
-                call.notification.id,
-                &directory,
-                true,
-            )?);
-            Ok(())
-        },
-    )
-}
-
-/// Whether a path names its directory without passing a link.
-fn target_path(call: &Call, path: &[u8]) -> Result<bool, Errno> {
-    let absolute = call.absolute(libc::AT_FDCWD, path)?;
-    Ok(call.directory_at(&absolute).is_some())
 }

@@ -15,9 +15,11 @@ mod init;
 mod look;
 mod modify;
 mod open;
+mod packs;
 mod procfs;
 mod program;
 mod record;
+mod redirect;
 mod serve;
 mod task;
 mod tree;
@@ -143,11 +145,13 @@ impl Executor for Supervisor {
         process::protect_self();
         let mask = SignalMask::block_all();
         let index = open_index(&launch)?;
-        let contents = Contents::new(&index, budget()).map_err(|error| {
-            unsupported(format!(
-                "executable memory files can't be made ({error}); is vm.memfd_noexec 2?"
-            ))
-        })?;
+        let contents = Contents::new(&index, budget(), process::descriptor_ceiling() / 2).map_err(
+            |error| {
+                unsupported(format!(
+                    "executable memory files can't be made ({error}); is vm.memfd_noexec 2?"
+                ))
+            },
+        )?;
         let tree = Tree::new(index, launch.injected_files);
 
         let mut cookie = [0; 8];

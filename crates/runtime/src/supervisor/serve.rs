@@ -1,13 +1,14 @@
 //! The workers: each takes a trapped call, has it served, and answers.
 
 use std::panic;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
+use crate::kernel::filter;
 use crate::kernel::notify::Notification;
 use crate::kernel::process::exit;
 
@@ -16,7 +17,7 @@ use super::execute::{self, Arguments, Plan};
 use super::look::{self, Subject};
 use super::modify::{self, Change};
 use super::record::Layout;
-use super::{directories, open, Shield};
+use super::{directories, open, redirect, Shield};
 
 /// Workers at the start: one may decrypt a big file while another one serves.
 const WORKERS_AT_FIRST: usize = 2;
@@ -30,7 +31,7 @@ pub struct Workers {
     shield: Shield,
     /// The first program, until its first call has been served.
     first: OnceLock<(Plan, Vec<u8>)>,
-    first_served: AtomicUsize,
+    first_served: AtomicBool,
     idle: AtomicUsize,
     total: AtomicUsize,
 }
@@ -47,7 +48,7 @@ impl Workers {
         let workers = Arc::new(Self {
             shield,
             first: OnceLock::from(first),
-            first_served: AtomicUsize::new(0),
+            first_served: AtomicBool::new(false),
             idle: AtomicUsize::new(0),
             total: AtomicUsize::new(0),
         });
@@ -103,9 +104,10 @@ impl Workers {
 
     fn serve(&self, notification: Notification) {
         let call = Call::new(&self.shield, notification);
-        if notification.thread == self.shield.child
-            && self.first_served.fetch_or(1, Ordering::Relaxed) == 0
-        {
+        let is_first = notification.thread == self.shield.child
+            && !is_traced(notification.number)
+            && !self.first_served.swap(true, Ordering::Relaxed);
+        if is_first {
             if let Some((plan, path)) = self.first.get() {
                 execute::serve_first(&call, plan, path, || answer(&call));
                 return;
@@ -113,6 +115,14 @@ impl Workers {
         }
         answer(&call);
     }
+}
+
+/// Whether serving a call may trace its caller.
+fn is_traced(number: i64) -> bool {
+    matches!(
+        number,
+        libc::SYS_execve | libc::SYS_execveat | libc::SYS_chdir
+    ) || filter::IDENTITY.contains(&number)
 }
 
 fn answer(call: &Call) {
@@ -173,7 +183,7 @@ fn dispatch(call: &Call) -> Reply {
         libc::SYS_flistxattr => look::attribute_names(call, Subject::Descriptor),
         libc::SYS_inotify_add_watch => look::watch(call),
 
-        libc::SYS_chdir => execute::change_directory(call),
+        libc::SYS_chdir => redirect::change_directory(call),
         libc::SYS_chroot => look::change_root(call),
         libc::SYS_execve => execute::execute(
             call,
@@ -198,6 +208,10 @@ fn dispatch(call: &Call) -> Reply {
                 },
             )
         }
+
+        // Who may not be looked into can't be served: programs are told that they are not, and are.
+        libc::SYS_prctl => Ok(Answer::Value(0)),
+        number if filter::IDENTITY.contains(&number) => redirect::change_identity(call),
 
         libc::SYS_mkdir | libc::SYS_mknod => modify::change(call, CWD, 0, Change::Create),
         libc::SYS_mkdirat | libc::SYS_mknodat => modify::change(call, first, 1, Change::Create),

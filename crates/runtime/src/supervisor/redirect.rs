@@ -1,0 +1,173 @@
+//! Making a thread do something else than it asked for.
+//!
+//! A trapped call can be answered, refused or passed, but not changed. Where that is not enough the caller is traced for the length of the call: it stops
+//! behind it, and executes another one before it notices.
+
+use std::sync::PoisonError;
+
+use rustix::fs::{open, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::kernel::thread::with_real_identity;
+use crate::kernel::trace::{Interrupted, Outcome, Traced};
+
+use super::call::{want, Answer, Call, Identity, Reply, Target};
+use super::directories::open_on_disk;
+use super::tree::Node;
+
+/// Numbers of the descriptors that were placed in the caller.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Installed {
+    /// The blank program, for a script.
+    pub first: Option<i32>,
+    /// The program, or whatever the caller is to use.
+    pub program: Option<i32>,
+    /// The program's loader.
+    pub loader: Option<i32>,
+}
+
+/// Traces the caller while `work` makes it do something else than what it asked for. `prepare` runs while the caller still waits.
+///
+/// # Errors
+/// `EACCES` if tracing is refused; what `prepare` gives.
+pub fn trace(
+    call: &Call,
+    work: impl FnOnce(Traced, Installed) -> Result<(), Errno>,
+    prepare: impl FnOnce(&mut Installed) -> Result<(), Errno>,
+) -> Reply {
+    // While a thread is traced, nobody else may wait for children: see `signal::reap`.
+    let _tracing = call
+        .shield
+        .tracing
+        .read()
+        .unwrap_or_else(PoisonError::into_inner);
+    let interrupted = attach(call)?;
+    let mut installed = Installed::default();
+    let prepared = prepare(&mut installed);
+    call.shield
+        .listener
+        .fail(call.notification.id, prepared.err().unwrap_or(Errno::NOSYS));
+    let traced = match (interrupted.stop(), prepared) {
+        (Ok(traced), Ok(())) => traced,
+        (Ok(mut traced), Err(error)) => {
+            close(&mut traced, installed)?;
+            traced.finish(-i64::from(error.raw_os_error()));
+            return Ok(Answer::Done);
+        }
+        // Killed: nobody waits any more.
+        (Err(_), _) => return Ok(Answer::Done),
+    };
+    match work(traced, installed) {
+        Ok(()) | Err(Errno::SRCH) => {}
+        Err(error) => error!("tracing thread {}: {error}", call.task.0),
+    }
+    Ok(Answer::Done)
+}
+
+/// Begins to trace the caller.
+fn attach(call: &Call) -> Result<Interrupted, Errno> {
+    let attempt = || Interrupted::attach(call.task.0);
+    let result = match attempt() {
+        Err(Errno::PERM) => {
+            let credentials = call.credentials()?;
+            with_real_identity(
+                credentials.uid.effective,
+                credentials.gid.effective,
+                attempt,
+            )
+            .and_then(|result| result)
+        }
+        result => result,
+    };
+    result.map_err(|error| {
+        error!(
+            "thread {} can't be traced, which executing programs, following links of the index in chdir and changing users take: {error}; the container's seccomp profile, Yama or another tracer \
+             forbids it",
+            call.task.0
+        );
+        Errno::ACCESS
+    })
+}
+
+/// Closes what was placed in the caller for an `exec` that did not come about.
+pub fn close(traced: &mut Traced, installed: Installed) -> Result<(), Errno> {
+    for number in [installed.first, installed.program, installed.loader]
+        .into_iter()
+        .flatten()
+    {
+        traced.call(libc::SYS_close, [number as u64, 0, 0, 0, 0, 0])?;
+    }
+    Ok(())
+}
+
+/// Serves `chdir`.
+pub fn change_directory(call: &Call) -> Reply {
+    let path = call.path(0)?;
+    let target = call.locate(libc::AT_FDCWD, &path, true)?;
+    let directory = match target {
+        Target::Node(Node::Entry(id)) if call.shield.tree.index().entry(id).is_directory() => {
+            call.permit(Node::Entry(id), want::EXECUTE, Identity::FileSystem)?;
+            open_on_disk(&call.shield.tree, id)?
+        }
+        Target::Node(_) => return Err(Errno::NOTDIR),
+        Target::Missing | Target::Undeclared => return Err(Errno::NOENT),
+        Target::Host => return Ok(Answer::Pass),
+        Target::HostAt(path) => {
+            // The kernel injects no `O_PATH` descriptors.
+            open(&*path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?
+        }
+    };
+    let is_plain = matches!(target_path(call, &path), Ok(canonical) if canonical);
+    if is_plain {
+        // The kernel gets there by the same names, and there are no links on the way: that was checked when the directory was opened.
+        return Ok(Answer::Pass);
+    }
+    trace(
+        call,
+        |mut traced, installed| {
+            let number = installed.program.ok_or(Errno::IO)? as u64;
+            let outcome = traced.call(libc::SYS_fchdir, [number, 0, 0, 0, 0, 0])?;
+            close(&mut traced, installed)?;
+            let Outcome::Returned(value) = outcome else {
+                return Err(Errno::IO);
+            };
+            traced.finish(value);
+            Ok(())
+        },
+        |installed| {
+            installed.program = Some(call.shield.listener.install(
+                call.notification.id,
+                &directory,
+                true,
+            )?);
+            Ok(())
+        },
+    )
+}
+
+/// Whether a path names its directory without passing a link.
+fn target_path(call: &Call, path: &[u8]) -> Result<bool, Errno> {
+    let absolute = call.absolute(libc::AT_FDCWD, path)?;
+    Ok(call.directory_at(&absolute).is_some())
+}
+
+/// Serves the calls that change the caller's user or group: the kernel carries them out.
+///
+/// Afterwards it would let nobody look into the process any more, nor into its children: we could not read the paths of their calls. So the caller is
+/// made to allow it again, which holds for us and for processes of the same user.
+pub fn change_identity(call: &Call) -> Reply {
+    let _tracing = call
+        .shield
+        .tracing
+        .read()
+        .unwrap_or_else(PoisonError::into_inner);
+    let interrupted = attach(call);
+    call.shield.listener.pass(call.notification.id);
+    if let Ok(Ok(mut traced)) = interrupted.map(Interrupted::stop) {
+        let _ = traced.call(
+            libc::SYS_prctl,
+            [libc::PR_SET_DUMPABLE as u64, 1, 0, 0, 0, 0],
+        );
+    }
+    Ok(Answer::Done)
+}
