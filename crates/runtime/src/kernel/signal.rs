@@ -1,6 +1,7 @@
 //! Signals of this process, and the ends of its children.
 
 use std::mem;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 
@@ -89,8 +90,9 @@ pub fn wait() -> i32 {
 
 /// Sends a signal to a process; that it is gone is no error.
 pub fn send(process: i32, signal: i32) {
-    // SAFETY: plain numbers; a positive process id names one process.
-    unsafe { libc::kill(process.max(1), signal) };
+    debug_assert!(process > 0, "other numbers mean groups");
+    // SAFETY: plain numbers.
+    unsafe { libc::kill(process, signal) };
 }
 
 /// How a child ended.
@@ -102,23 +104,41 @@ pub enum End {
     Signalled(i32),
 }
 
+impl End {
+    fn of(status: i32) -> Self {
+        if libc::WIFEXITED(status) {
+            Self::Exited(libc::WEXITSTATUS(status))
+        } else {
+            Self::Signalled(libc::WTERMSIG(status))
+        }
+    }
+}
+
+/// Ends of children that were taken by threads that traced them.
+static TAKEN: Mutex<Vec<(i32, End)>> = Mutex::new(Vec::new());
+
+/// Notes the end of a traced thread, which may have been a child of this process, for [`reap`].
+pub(super) fn record_end(process: i32, status: i32) {
+    TAKEN
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push((process, End::of(status)));
+    send(std::process::id() as i32, libc::SIGCHLD);
+}
+
 /// Reaps one child of the calling thread that has ended, if there is one. Must not run while a thread is being traced: it could take the
 /// tracer's events.
 ///
 /// # Errors
 /// `ECHILD` when there is no child at all.
 pub fn reap() -> Result<Option<(i32, End)>, Errno> {
+    if let Some(taken) = TAKEN.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+        return Ok(Some(taken));
+    }
     let mut status = 0;
     // SAFETY: waitpid writes one status.
     let process =
         check(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG | libc::__WNOTHREAD) }.into())?
             as i32;
-    Ok((process > 0).then(|| {
-        let end = if libc::WIFEXITED(status) {
-            End::Exited(libc::WEXITSTATUS(status))
-        } else {
-            End::Signalled(libc::WTERMSIG(status))
-        };
-        (process, end)
-    }))
+    Ok((process > 0).then(|| (process, End::of(status))))
 }

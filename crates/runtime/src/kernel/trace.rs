@@ -6,7 +6,7 @@ use std::ptr;
 use libc::{c_long, user_regs_struct};
 use rustix::io::Errno;
 
-use super::{check, last_error};
+use super::{check, last_error, signal};
 
 /// Length of the `syscall` instruction.
 const INSTRUCTION: u64 = 2;
@@ -38,6 +38,10 @@ pub struct Traced {
     thread: i32,
     registers: user_regs_struct,
     mask: u64,
+    /// A signal to be delivered when it goes on.
+    signal: i32,
+    /// Whether it is dead and reaped.
+    is_gone: bool,
 }
 
 /// A thread that will stop as soon as its trapped call is answered. After the answer, [`Interrupted::stop`] must follow.
@@ -69,6 +73,8 @@ impl Interrupted {
             thread: self.thread,
             registers: zeroed(),
             mask: 0,
+            signal: 0,
+            is_gone: false,
         };
         traced.wait()?;
         let mut mask = 0_u64;
@@ -139,30 +145,18 @@ impl Traced {
             ..self.registers
         };
         self.write_registers(&registers)?;
-        self.resume_until_call()?;
+        // Up to the entry of the call, then to its end.
+        while self.resume()? != Stop::Call {}
         let mut executed = false;
         loop {
-            request(libc::PTRACE_SYSCALL, self.thread, 0, 0)?;
-            match self.wait()? {
+            match self.resume()? {
                 Stop::Exec => executed = true,
                 Stop::Call if executed => {
                     self.registers = self.read_registers()?;
                     return Ok(Outcome::Executed);
                 }
-                Stop::Call => {
-                    let value = self.read_registers()?.rax as i64;
-                    return Ok(Outcome::Returned(value));
-                }
+                Stop::Call => return Ok(Outcome::Returned(self.read_registers()?.rax as i64)),
                 Stop::Other => {}
-            }
-        }
-    }
-
-    fn resume_until_call(&mut self) -> Result<(), Errno> {
-        loop {
-            request(libc::PTRACE_SYSCALL, self.thread, 0, 0)?;
-            if self.wait()? == Stop::Call {
-                return Ok(());
             }
         }
     }
@@ -173,21 +167,47 @@ impl Traced {
         drop(self);
     }
 
+    /// Lets the thread run up to its next stop.
+    fn resume(&mut self) -> Result<Stop, Errno> {
+        request(
+            libc::PTRACE_SYSCALL,
+            self.thread,
+            0,
+            mem::take(&mut self.signal) as usize,
+        )?;
+        self.wait()
+    }
+
     /// Waits for the next event of the one thread that the calling thread traces.
     fn wait(&mut self) -> Result<Stop, Errno> {
-        let (thread, code, status) = next_event(libc::WNOWAIT)?;
-        if !matches!(code, libc::CLD_TRAPPED | libc::CLD_STOPPED) {
-            // Our own children are left to the thread that reaps them, which wants their status.
-            if !is_child(thread) {
-                next_event(0)?;
+        let mut status = 0;
+        let options = libc::__WALL | libc::__WNOTHREAD;
+        let thread = loop {
+            // SAFETY: waitpid writes one status. The thread is not named, because `exec` may change its number.
+            match check(unsafe { libc::waitpid(-1, &mut status, options) }.into()) {
+                Ok(thread) => break thread as i32,
+                Err(Errno::INTR) => {}
+                Err(_) => {
+                    self.is_gone = true;
+                    return Err(Errno::SRCH);
+                }
             }
+        };
+        if !libc::WIFSTOPPED(status) {
+            self.is_gone = true;
+            // If it was our own child, nobody else will be told of its end.
+            signal::record_end(thread, status);
             return Err(Errno::SRCH);
         }
-        next_event(0)?;
         self.thread = thread;
-        Ok(match (status & 0xff, status >> 8) {
+        Ok(match (libc::WSTOPSIG(status), status >> 16) {
             (signal, 0) if signal == libc::SIGTRAP | 0x80 => Stop::Call,
             (libc::SIGTRAP, libc::PTRACE_EVENT_EXEC) => Stop::Exec,
+            // SIGSTOP can't be blocked; it takes effect when the thread goes on.
+            (signal, 0) => {
+                self.signal = signal;
+                Stop::Other
+            }
             _ => Stop::Other,
         })
     }
@@ -226,34 +246,14 @@ impl Drop for Traced {
                 ptr::from_ref(&self.mask) as usize,
             );
         }
-        let _ = request(libc::PTRACE_DETACH, self.thread, 0, 0);
-    }
-}
-
-/// The next event of the one thread that the calling thread traces, as thread, `si_code` and `si_status`.
-fn next_event(options: i32) -> Result<(i32, i32, i32), Errno> {
-    let options = options | libc::WEXITED | libc::WSTOPPED | libc::__WALL | libc::__WNOTHREAD;
-    loop {
-        // SAFETY: all zeroes is a valid value.
-        let mut event: libc::siginfo_t = unsafe { mem::zeroed() };
-        // SAFETY: waitid writes one `siginfo_t`. The thread is not named, because `exec` may change its number.
-        match check(unsafe { libc::waitid(libc::P_ALL, 0, &mut event, options) }.into()) {
-            // SAFETY: waitid has filled in the fields of a SIGCHLD.
-            Ok(_) => return Ok(unsafe { (event.si_pid(), event.si_code, event.si_status()) }),
-            Err(Errno::INTR) => {}
-            Err(_) => return Err(Errno::SRCH),
+        // What can't be let go is dying. Its end must be taken: it would be mistaken for that of the next one that this thread traces.
+        while !self.is_gone {
+            if request(libc::PTRACE_DETACH, self.thread, 0, self.signal as usize).is_ok() {
+                return;
+            }
+            let _ = self.wait();
         }
     }
-}
-
-/// Whether a dead thread is a process that is our own child.
-fn is_child(thread: i32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().parse::<i32>().ok()
-    };
-    field("Tgid:") == Some(thread) && field("PPid:") == i32::try_from(std::process::id()).ok()
 }
 
 fn zeroed() -> user_regs_struct {

@@ -129,6 +129,43 @@ static int threads(char *path)
     return 0;
 }
 
+/* Starts the program over and over and sends it signals while it starts; nothing but 0 or the signal may come out. */
+static char **storm_argv;
+static void *storm(void *seed)
+{
+    unsigned state = (unsigned)(long)seed;
+    static const int signals[] = {SIGKILL, SIGTERM, SIGSTOP};
+    for (int i = 0; i < 60; i++) {
+        int status;
+        pid_t child;
+        if (posix_spawn(&child, storm_argv[0], NULL, NULL, storm_argv, environ))
+            return (void *)1;
+        usleep(rand_r(&state) % 4000);
+        kill(child, signals[rand_r(&state) % 3]);
+        usleep(200);
+        kill(child, SIGCONT);
+        if (waitpid(child, &status, 0) != child ||
+            (WIFEXITED(status) ? WEXITSTATUS(status) != 0 : WTERMSIG(status) != SIGKILL && WTERMSIG(status) != SIGTERM))
+            return (void *)1;
+    }
+    return NULL;
+}
+
+static int storms(char **argv)
+{
+    pthread_t thread[4];
+    void *bad = NULL, *result;
+    storm_argv = argv;
+    for (long i = 0; i < 4; i++)
+        pthread_create(&thread[i], NULL, storm, (void *)i);
+    for (int i = 0; i < 4; i++) {
+        pthread_join(thread[i], &result);
+        bad = bad ? bad : result;
+    }
+    puts(bad ? "bad" : "ok");
+    return 0;
+}
+
 static char **thread_argv;
 static void *execs(void *unused)
 {
@@ -175,6 +212,8 @@ int main(int argc, char **argv)
         return positions(path);
     if (!strcmp(command, "interrupted"))
         return interrupted(path, argc > 3);
+    if (!strcmp(command, "storm"))
+        return storms(argv + 2);
     if (!strcmp(command, "threads"))
         return threads(path);
     if (!strcmp(command, "open")) {

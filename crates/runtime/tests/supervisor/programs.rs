@@ -178,6 +178,20 @@ fn threads_and_signals_lose_no_call() {
 }
 
 #[test]
+fn programs_that_are_killed_while_they_start_disturb_nobody() {
+    let world = world();
+    for program in ["app/static", "app/probe"] {
+        let program = world.path(program);
+        assert_eq!(
+            world
+                .probe(&["storm", &program, "exec", &program, "exit", "0"])
+                .stdout(),
+            "ok\n"
+        );
+    }
+}
+
+#[test]
 fn ends_are_reported() {
     let world = world();
     assert_eq!(world.probe(&["exit", "17"]).code(), 17);
