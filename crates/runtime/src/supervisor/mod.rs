@@ -91,7 +91,7 @@ pub enum SupervisorError {
         source: ShieldError,
     },
     /// The program, its loader or its interpreter can't be had.
-    #[error("{path} can't be executed: {error}; the log names the file and the check")]
+    #[error("{path} can't be executed: {error}")]
     Program {
         /// The program, or what it needs to start.
         path: String,
