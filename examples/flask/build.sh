@@ -10,10 +10,10 @@ rootfs=$cache/debian-flask.tar
 base=sconify-example/debian-flask:bookworm
 
 mkdir -p "$cache"
-if [ ! -s "$rootfs" ]; then
+if [ ! -f "$rootfs" ]; then
     echo "making the Debian root file system (once)" >&2
-    SOURCE_DATE_EPOCH=1700000000 mmdebstrap --quiet --variant=minbase --include=python3,python3-flask \
-        bookworm "$rootfs.part"
+    SOURCE_DATE_EPOCH=1700000000 mmdebstrap --quiet --format=tar --variant=minbase \
+        --include=python3,python3-flask bookworm "$rootfs.part"
     mv "$rootfs.part" "$rootfs"
 fi
 docker image inspect "$base" >/dev/null 2>&1 || docker import "$rootfs" "$base" >/dev/null
