@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+use rustix::io::Errno;
+
 use crate::attest::{AttestError, CasError, LasError, Refusal};
 use crate::config::ConfigError;
 use crate::log;
@@ -173,6 +175,9 @@ impl From<SupervisorError> for Failure {
             }
             SupervisorError::WorkingDirectory { .. } => failure("let pwd of the session name a directory of the image, and protect it with --dir"),
             SupervisorError::Unsupported { .. } => failure("run on a kernel and an engine that have what is lacking"),
+            SupervisorError::Program { error: Errno::IO, .. } => {
+                failure("use the image as it was converted: the line above names the file that was changed and the check that failed")
+            }
             _ => failure("convert the image again; -e SCONE_LOG=debug says more"),
         }
     }

@@ -53,12 +53,12 @@ pub enum ShieldError {
         reason: String,
     },
     /// A chunk was changed, moved, or comes from another pack or an older one.
-    #[error("{file}: chunk {chunk} of pack {pack}: {reason}")]
+    #[error("{file}: chunk {chunk} of {pack_file}: {reason}")]
     CorruptChunk {
         /// The file that was read, or the pack's own file.
         file: String,
-        /// The pack's name.
-        pack: String,
+        /// Where the pack stands in the image.
+        pack_file: String,
         /// The number of the chunk.
         chunk: u32,
         /// The check that failed.

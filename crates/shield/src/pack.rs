@@ -229,7 +229,7 @@ impl<R: ReadAt> PackReader<R> {
     ) -> Result<(), ShieldError> {
         let corrupt = |reason| ShieldError::CorruptChunk {
             file: display(file),
-            pack: display(self.pack.name()),
+            pack_file: display(self.pack.file()),
             chunk: number,
             reason,
         };

@@ -141,7 +141,10 @@ impl Contents {
             return Ok(Arc::clone(file));
         }
         let file = self.make(tree, node, form).map_err(|error| {
-            error!("{}: {error}", Name(tree.path(node)));
+            let (path, text) = (Name(tree.path(node)).to_string(), error.to_string());
+            // Some errors name the file themselves.
+            let text = text.strip_prefix(&format!("{path}: ")).unwrap_or(&text);
+            error!("{path}: {text}");
             error.errno()
         })?;
         let file = Arc::new(file);
