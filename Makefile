@@ -1,7 +1,7 @@
 # make setup | demo | test | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test test-rust test-unit test-integration lint format bench lock clean
+.PHONY: setup demo test test-rust test-unit test-integration lint format schema bench lock clean
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -41,6 +41,9 @@ format: setup
 	ruff check --fix .
 	ruff format .
 	cargo fmt --all
+
+schema: setup
+	python -m sconify.policy.schema > docs/session.schema.json
 
 bench: setup
 	scripts/with-docker.sh python bench/flask.py

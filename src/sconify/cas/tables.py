@@ -34,3 +34,34 @@ used_nonces = Table(
     Column("nonce", LargeBinary, primary_key=True),
     Column("expires_at", BigInteger, nullable=False, index=True),
 )
+
+volume_states = Table(
+    "volume_states",
+    metadata,
+    Column("session", Text, primary_key=True),
+    Column("volume", Text, primary_key=True),
+    # A keyed digest of the volume's key: under another key there is another volume, with a state of its own.
+    Column("key_digest", LargeBinary, primary_key=True),
+    Column("counter", BigInteger, nullable=False),
+    # The run that advanced it last.
+    Column("run", Text, nullable=False),
+    Column("sealed_root", LargeBinary, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    # The service that may run once at a time only, as its configuration id.
+    Column("service", Text, primary_key=True),
+    Column("run", Text, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+    # A keyed digest of name and value: nobody but the CAS can set it.
+    Column("digest", LargeBinary, nullable=False),
+)

@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import click
@@ -18,6 +19,7 @@ from sconify.cas.server import Address, CasServer
 from sconify.cas.service import Cas
 from sconify.errors import ServiceError
 
+_CHECKPOINT_SECONDS = 10
 DEFAULT_STATE_DIR = Path("~/.local/share/sconify/server").expanduser()
 
 
@@ -70,6 +72,19 @@ class _AddressType(click.ParamType[Address]):
     type=click.Path(dir_okay=False, path_type=Path),
     help="Key that encrypts the store; made at first start.  [default: master.key in the state directory]",
 )
+@click.option(
+    "--database",
+    "database_url",
+    envvar="SCONIFY_CAS_DATABASE",
+    metavar="URL",
+    help="PostgreSQL that several replicas share, as postgresql://USER@HOST:PORT/NAME; its password comes from "
+    "PGPASSFILE or PGPASSWORD.  [default: SQLite in the state directory]",
+)
+@click.option(
+    "--accept-older-database",
+    is_flag=True,
+    help="Start although the database is older than the audit log has seen it: a restored backup.",
+)
 @click.option("--ready-fd", type=click.IntRange(min=1), help="Write a line to this descriptor when the CAS serves.")
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only, not each request.")
 def serve(
@@ -79,6 +94,8 @@ def serve(
     enclave_listen: tuple[Address, ...],
     debug: bool,
     master_key_file: Path | None,
+    database_url: str | None,
+    accept_older_database: bool,
     ready_fd: int | None,
     quiet: bool,
 ) -> None:
@@ -96,7 +113,13 @@ def serve(
         signal.signal(number, lambda *_: stop.set())
     mode = Mode.DEBUG if debug else Mode.PRODUCTION
     provider = FileMasterKey(master_key_file) if master_key_file is not None else None
-    cas = Cas(state_dir, mode=mode, master_key=provider)
+    cas = Cas(
+        state_dir,
+        mode=mode,
+        master_key=provider,
+        database_url=database_url,
+        accept_older_database=accept_older_database,
+    )
     try:
         with CasServer(cas, client_addresses=client_listen, enclave_addresses=enclave_listen) as server:
             click.echo(f"CAS key hash: {cas.key.key_hash}")
@@ -109,8 +132,12 @@ def serve(
             sys.stdout.flush()
             if ready_fd is not None:
                 _notify(ready_fd)
+            checkpoint = time.monotonic()
             while not stop.wait(1):
                 server.check()
+                if time.monotonic() - checkpoint >= _CHECKPOINT_SECONDS:
+                    cas.checkpoint()
+                    checkpoint = time.monotonic()
     finally:
         cas.close()
 

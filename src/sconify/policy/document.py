@@ -1,8 +1,8 @@
 """YAML text to plain data, with the line and column of everything.
 
 The language is YAML 1.2's core schema: only ``null``, ``true``, ``false`` and numbers are more than text (so ``no``
-and dates are text), numbers keep their spelling, keys are text. Anchors and aliases are allowed; tags, merge keys,
-duplicate keys and several documents are not. Sizes are bounded before anything is expanded.
+and dates are text), numbers keep their spelling, keys are text. Anchors and aliases are allowed; tags (but ``!cas``),
+merge keys, duplicate keys and several documents are not. Sizes are bounded before anything is expanded.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from sconify.errors import BugError, UserError
 MAX_BYTES = 1 << 20
 _MAX_DEPTH = 32
 _MAX_WEIGHT = 4 << 20  # characters and nodes after the expansion of aliases
+
+_STORE_TAG = "!cas"
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -133,6 +135,9 @@ class _Builder:
             self._place(_Node(target.value, mark, target.weight, target.members, target.keys))
         elif isinstance(event, yaml.ScalarEvent):
             mark = _mark(event)
+            if event.tag == _STORE_TAG and not event.value:
+                self._finish(_Node(_STORE_TAG, mark, 1), event.anchor)  # `store_in: !cas`, the one tag of the language
+                return
             _refuse_tag(event, mark)
             if self._expects_key():
                 self._key[-1] = (event.value, mark)
@@ -208,6 +213,8 @@ def _start(event: yaml.Event) -> Any:
 
 
 def _refuse_tag(event: yaml.NodeEvent, mark: Mark) -> None:
+    if getattr(event, "tag", None) == "!akv":
+        raise UserError(f"{mark}: !akv is for Azure only, which this CAS does not support", remedy="use !cas")
     if getattr(event, "tag", None) is not None:
         raise UserError(f"{mark}: tags (such as !!str) are not part of the language", remedy="leave the tag out")
 

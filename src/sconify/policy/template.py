@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -14,6 +15,9 @@ from sconify.policy import substitution
 from sconify.policy.session import parse_session
 
 _DOLLARS = "literal-dollars"
+_AT = "literal-at"
+_HOST_ARGUMENT = re.compile(r"@@[0-9]+")
+_HOST_VARIABLE = "\\@\\@"
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 
 
@@ -52,14 +56,24 @@ def session_text(session: ConvertedService) -> str:
     """Return the session as YAML.
 
     A literal ``$$SCONE::`` in the command or the environment of the native image must not become a placeholder: it is
-    written with a placeholder of a secret whose value is ``$$``, so the program gets it back as it was.
+    written with a placeholder of a secret whose value is ``$$``, so the program gets it back as it was. An argument
+    ``@@1``, which would be the host's, is written with one whose value is ``@``.
 
     Raises:
         UserError: A name, path, argument or value can't stand in a session (such as bytes that are no UTF-8).
     """
+    for name in session.environment:
+        if name.startswith(_HOST_VARIABLE):
+            raise UserError(
+                f"the variable {name[:40]} would take its value from the host", remedy="leave it out of the image"
+            )
     literals = [*session.command, *session.environment.values()]
     text = _template().render(
-        session=session, escapes=any("$$SCONE::" in literal for literal in literals), dollars=_DOLLARS
+        session=session,
+        escapes={
+            _DOLLARS: "$$" if any("$$SCONE::" in literal for literal in literals) else "",
+            _AT: "@" if any(_HOST_ARGUMENT.fullmatch(argument) for argument in session.command) else "",
+        },
     )
     parse_session(text)
     return text
@@ -75,8 +89,19 @@ def _template() -> jinja2.Template:
         autoescape=False,  # noqa: S701 - YAML, and every value passes through a filter
     )
     environment.filters["yaml"] = _quoted
-    environment.filters["literal"] = lambda text: _quoted(substitution.escape(text, dollars=_DOLLARS))
+    environment.filters["literal"] = _literal
+    environment.filters["argument"] = _argument
     return environment.from_string(resources.files("sconify.policy").joinpath("session.yml").read_text("utf-8"))
+
+
+def _literal(text: str) -> str:
+    return _quoted(substitution.escape(text, dollars=_DOLLARS))
+
+
+def _argument(text: str) -> str:
+    if _HOST_ARGUMENT.fullmatch(text):
+        return _quoted(f"$$SCONE::{_AT}$${text[1:]}")
+    return _literal(text)
 
 
 def _quoted(text: str) -> str:

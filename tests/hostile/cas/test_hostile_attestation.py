@@ -15,6 +15,7 @@ from sconify.attestation.evidence import service_report_data
 from tests.cas_server import (
     MEASUREMENT,
     OTHER_MEASUREMENT,
+    Answer,
     Client,
     Enclave,
     RunningCas,
@@ -214,12 +215,22 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCas]
         yield server
 
 
+def refused_for(production: RunningCas, answer: Answer, why: str) -> None:
+    """The answer tells nothing; the audit log tells the reason."""
+    refused(answer, "the CAS refuses the attestation")
+    assert why not in str(answer.body)
+    line = int(answer.body["remedy"].split("line ")[1].split()[0])
+    record = json.loads((production.state_dir / "audit.jsonl").read_text().splitlines()[line - 1])
+    assert record["event"] == "service refused"
+    assert why in record["reason"]
+
+
 def test_production_refuses_simulated_evidence_whatever_the_policy_says(
     production: RunningCas, tmp_path: Path, name: str
 ) -> None:
     client = Client.make(tmp_path / "c", production.client_port)
     assert client.upload(session_text(name, tolerate="[simulated-platform, debug-mode]")).status == 201
-    refused(production.enclave(f"{name}/web").attest(), "this CAS is in production mode")
+    refused_for(production, production.enclave(f"{name}/web").attest(), "this CAS is in production mode")
     assert client.request(f"/v1/attest?nonce={'00' * 32}").body["mode"] == "production"
 
 
@@ -229,7 +240,12 @@ def test_production_releases_nothing_for_a_policy_without_attestation(
     client = Client.make(tmp_path / "c", production.client_port)
     text = session_text(name).replace("{tolerate: [simulated-platform]}", "{mode: none}")
     assert client.upload(text).status == 201
-    refused(production.enclave(f"{name}/web").attest(evidence={}), "this CAS is in production mode")
+    answer = production.enclave(f"{name}/web").attest(evidence={})
+    refused_for(production, answer, "this CAS is in production mode")
+
+
+def test_production_tells_a_stranger_nothing(production: RunningCas, name: str) -> None:
+    refused_for(production, production.enclave(f"{name}/web").attest(), "there is no service")
 
 
 def test_two_processes_on_one_store_accept_a_nonce_once(

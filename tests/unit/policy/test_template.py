@@ -7,15 +7,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sconify.errors import UserError
+from sconify.policy.formats import SecretValue
+from sconify.policy.secret import AsciiSecret
 from sconify.policy.session import parse_session
-from sconify.policy.substitution import SecretValue, substitute
+from sconify.policy.substitution import substitute
 from sconify.policy.template import ConvertedService, session_text
 
 NASTY = st.lists(
     st.one_of(
         st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=4),
         st.sampled_from(
-            ["$$SCONE::", "$$", "{{", "{%", "\n", "\r\n", "'", '"', "\\", ": ", " #", "\u2028", "\x85", "---"]
+            [
+                "$$SCONE::",
+                "$$",
+                "@@1",
+                "@@",
+                "{{",
+                "{%",
+                "\n",
+                "\r\n",
+                "'",
+                '"',
+                "\\",
+                ": ",
+                " #",
+                "\u2028",
+                "\x85",
+                "---",
+            ]
         ),
     ),
     max_size=8,
@@ -64,8 +83,11 @@ def test_whatever_the_image_holds_comes_back_as_it_was(
     text = session_text(dataclasses.replace(SERVICE, command=command, environment=environment, pwd=pwd))
     session = parse_session(text)
     secrets = {
-        secret.name: SecretValue(kind=secret.kind, data=(secret.value or "").encode()) for secret in session.secrets
+        secret.name: SecretValue(kind="ascii", data=secret.value.encode())
+        for secret in session.secrets
+        if isinstance(secret, AsciiSecret) and secret.value
     }
+    assert session.services[0].host_arguments == {}
     service = session.services[0]
     assert [substitute(argument, secrets=secrets).decode() for argument in service.command] == command
     assert {
