@@ -140,6 +140,11 @@ class Enclave:
         content = response.read()
         return Answer(response.status, json.loads(content) if content else None)
 
+    def get(self, path: str, *, token: str) -> Answer:
+        self._connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+        response = self._connection.getresponse()
+        return Answer(response.status, json.loads(response.read()))
+
     def challenge(self) -> str:
         answer = self.post("/v1/challenge", {"config_id": self.config_id})
         assert answer.status == 200, answer
