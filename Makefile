@@ -47,6 +47,7 @@ schema: setup
 
 bench: setup
 	scripts/with-docker.sh python bench/flask.py
+	python -m bench.cas
 
 lock:
 	uv pip compile --quiet --generate-hashes --extra dev pyproject.toml -o requirements.lock

@@ -6,8 +6,9 @@ import fcntl
 import os
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ class Database:
         else:
             self.durable = _postgresql(url or "", options="")
             fast = _postgresql(url or "", options="-c synchronous_commit=off")
+        # SQLite lets one write at a time, and who waits for it in vain sleeps: better to queue here.
+        self._writing: AbstractContextManager[object] = nullcontext() if self.sqlite_file is None else threading.Lock()
         # For reads, and for nonces: a power cut may lose the last ones, which binds nobody to anything.
         self.fast = fast.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -65,6 +68,12 @@ class Database:
             new = not sa.inspect(connection).has_table("keys")
             self._migrate(connection)
             yield new
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Give a connection for a transaction that survives a power cut, once the block has ended without an error."""
+        with self._writing, reported("the store"), self.durable.begin() as connection:
+            yield connection
 
     def close(self) -> None:
         """Close all connections."""

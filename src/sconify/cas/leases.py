@@ -12,7 +12,6 @@ from collections.abc import Callable
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from sconify.cas.database import reported
 from sconify.cas.errors import ConflictError
 from sconify.cas.store import Store
 from sconify.cas.tables import leases
@@ -30,7 +29,7 @@ class Leases:
     """
 
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
-        self._engine = store.database.durable
+        self._database = store.database
         self._clock = clock
 
     def take(self, service: str, *, run: str) -> None:
@@ -42,7 +41,7 @@ class Leases:
         now = int(self._clock())
         values = {"run": run, "expires_at": now + LEASE_SECONDS}
         try:
-            with reported("the store"), self._engine.begin() as connection:
+            with self._database.transaction() as connection:
                 taken = connection.execute(
                     leases.update().where(leases.c.service == service, leases.c.expires_at < now).values(**values)
                 )
@@ -66,7 +65,7 @@ class Leases:
             ConflictError: Another run holds it by now, or it has ended.
         """
         values = {"expires_at": int(self._clock()) + LEASE_SECONDS}
-        with reported("the store"), self._engine.begin() as connection:
+        with self._database.transaction() as connection:
             mine = leases.update().where(leases.c.service == service, leases.c.run == run)
             if not connection.execute(mine.values(**values)).rowcount:
                 raise ConflictError(f"{service} was taken over by another run", remedy="end this one")
@@ -74,5 +73,5 @@ class Leases:
 
     def end(self, service: str, *, run: str) -> None:
         """End the lease of a run."""
-        with reported("the store"), self._engine.begin() as connection:
+        with self._database.transaction() as connection:
             connection.execute(leases.delete().where(leases.c.service == service, leases.c.run == run))

@@ -106,7 +106,7 @@ class Store:
         """
         root = self._fixed(_ROOT_KEY, new=b"", sealer=Sealer(old, purpose="root key"))
         sealed = Sealer(new, purpose="root key").seal(root, place=("keys", _ROOT_KEY, "key"))
-        with reported("the store"), self.database.durable.begin() as connection:
+        with self.database.transaction() as connection:
             connection.execute(keys.update().where(keys.c.name == _ROOT_KEY).values(sealed_key=sealed))
 
     def append(self, session: StoredSession, *, session_hash: str) -> int:
@@ -129,7 +129,7 @@ class Store:
             "sealed_secrets": self._sealer.seal(_dump_secrets(session), place=(*place, "secrets")),
         }
         try:
-            with reported("the store"), self.database.durable.begin() as connection:
+            with self.database.transaction() as connection:
                 connection.execute(session_versions.insert().values(**values))
                 return self._grow(connection, _GENERATION)
         except IntegrityError:
@@ -197,7 +197,7 @@ class Store:
 
     def checkpoint(self) -> int:
         """Let the generation grow, and return it."""
-        with reported("the store"), self.database.durable.begin() as connection:
+        with self.database.transaction() as connection:
             return self._grow(connection, _GENERATION)
 
     def counter(self, name: str) -> int:
@@ -212,7 +212,7 @@ class Store:
 
     def raise_counter(self, name: str, value: int) -> None:
         """Set a counter to a value, if that is larger than what it has."""
-        with reported("the store"), self.database.durable.begin() as connection:
+        with self.database.transaction() as connection:
             self._grow(connection, name, to=value)
 
     def _grow(self, connection: sa.Connection, name: str, *, to: int | None = None) -> int:
@@ -275,13 +275,13 @@ class Store:
         place = ("keys", name, "key")
         query = sa.select(keys.c.sealed_key).where(keys.c.name == name)
         try:
-            with reported("the store"), self.database.durable.begin() as connection:
+            with self.database.transaction() as connection:
                 row = connection.execute(query).first()
                 if row is None:
                     connection.execute(keys.insert().values(name=name, sealed_key=sealer.seal(new, place=place)))
                     return new
         except IntegrityError:  # another replica was first: its key counts
-            with reported("the store"), self.database.durable.begin() as connection:
+            with self.database.transaction() as connection:
                 row = connection.execute(query).one()
         try:
             return sealer.open(bytes(row.sealed_key), place=place)

@@ -88,7 +88,7 @@ class VolumeStates:
         sealed = self._sealer.seal(state.root, place=_place(volume, state.counter))
         values = {"counter": state.counter, "run": run, "sealed_root": sealed}
         try:
-            with reported("the store"), self._database.durable.begin() as connection:
+            with self._database.transaction() as connection:
                 row = connection.execute(sa.select(volume_states).where(*_is(volume)).with_for_update()).first()
                 if row is None:
                     _check(volume, state, counter=0, other=told != 0)

@@ -1,6 +1,6 @@
 """Signed sessions: the text of a session with the signatures of those who stand behind it (RFC 7515, general JSON).
 
-The payload is the session's YAML. Each signature's protected header is ``{"alg": "EdDSA" or "ES384", "jwk": {...},
+The payload is the session's YAML. Each signature's protected header is ``{"alg": "Ed25519" or "ES384", "jwk": {...},
 "typ": "sconify-session"}``; it counts as what its key's holder says, and which keys count is the access policy's
 business.
 """
@@ -25,7 +25,7 @@ from sconify.policy.secret import load_private_key, load_public_key
 MEDIA_TYPE: Final = "application/jose+json"
 _TYPE = "sconify-session"
 _MAX_SIGNATURES = 16
-_ALGORITHMS = ["EdDSA", "ES384"]
+_ALGORITHMS = ["Ed25519", "ES384"]
 
 
 def sign_session(text: str, private_keys: list[str]) -> str:
@@ -83,7 +83,7 @@ def _verify(signature: Any) -> tuple[str, str]:
         protected = signature["protected"]
         header = json.loads(base64.urlsafe_b64decode(protected + "=" * (-len(protected) % 4)))
         key: ECKey | OKPKey
-        key = (OKPKey if header["alg"] == "EdDSA" else ECKey).import_key(header["jwk"])
+        key = (OKPKey if header["alg"] == "Ed25519" else ECKey).import_key(header["jwk"])
         jws.deserialize_json(signature, key, algorithms=_ALGORITHMS)
         public: Any = load_public_key(key.as_pem(private=False).decode())
     except (JoseError, PydanticCustomError, ValueError, KeyError, TypeError, RecursionError):
@@ -103,7 +103,7 @@ def _signing_key(pem: str) -> tuple[ECKey | OKPKey, str]:
         raise UserError("the signing key is of another type", remedy="give an Ed25519 or P-384 key")
     normal = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     if isinstance(private, ed25519.Ed25519PrivateKey):
-        return OKPKey.import_key(normal), "EdDSA"
+        return OKPKey.import_key(normal), "Ed25519"
     return ECKey.import_key(normal), "ES384"
 
 
