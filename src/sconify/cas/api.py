@@ -15,8 +15,10 @@ from sconify.attestation.evidence import cas_report_data
 from sconify.attestation.judge import Mode
 from sconify.cas.access import Caller
 from sconify.cas.errors import BadRequestError, UnauthenticatedError
-from sconify.cas.http import Api, body, caller_or_none, json_response, not_found, require_method
+from sconify.cas.http import Api, body, caller_or_none, json_response, not_found, parse_body, require_method
 from sconify.cas.keys import CasKey
+from sconify.cas.messages import ProvisionRequest
+from sconify.cas.provisioning import Provisioning
 from sconify.cas.sessions import Sessions, SessionText
 from sconify.cas.values import PublicValues
 from sconify.policy.signed import MEDIA_TYPE, open_signed
@@ -25,6 +27,7 @@ _SESSIONS = "/v1/sessions"
 _CREATE = (_SESSIONS, "/session")
 _HISTORY = "/v1/history/"
 _VALUES = "/v1/values/"
+_BEFORE_PROVISIONING = ("/v1/attest", "/v1/version", "/v1/provision")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -34,19 +37,26 @@ class ClientApi(Api):
     Args:
         sessions: The session operations.
         values: The public values.
+        provisioning: Whether the CAS has an owner.
         key: The CAS key.
         mode: The mode that the CAS shows.
     """
 
-    def __init__(self, sessions: Sessions, *, values: PublicValues, key: CasKey, mode: Mode) -> None:
+    def __init__(
+        self, sessions: Sessions, *, values: PublicValues, provisioning: Provisioning, key: CasKey, mode: Mode
+    ) -> None:
         self._sessions = sessions
         self._values = values
+        self._provisioning = provisioning
         self._key = key
         self._mode = mode
 
     def handle(self, request: Request) -> Response:
         """Route a request."""
         path = request.path
+        if path in _BEFORE_PROVISIONING:
+            return self._self(request)
+        self._provisioning.require()
         if path == _SESSIONS and request.method == "GET":
             return self._list(request)
         if path in _CREATE:
@@ -59,14 +69,20 @@ class ClientApi(Api):
             return self._history(request, _name(path.removeprefix(_HISTORY)))
         if path.startswith(_VALUES):
             return json_response(self._values.get(path.removeprefix(_VALUES)))
-        return self._self(request)
+        raise not_found(request)
 
     def _self(self, request: Request) -> Response:
+        if request.path == "/v1/provision":
+            require_method(request, "POST")
+            message = parse_body(request, ProvisionRequest)
+            owner = self._provisioning.provision(
+                message.token, root_session=message.root_session, caller=_caller(request)
+            )
+            return json_response({"owner": owner}, status=201)
+        require_method(request, "GET")
         if request.path == "/v1/attest":
             return self._attest(request)
-        if request.path == "/v1/version":
-            return json_response({"version": sconify.__version__})
-        raise not_found(request)
+        return json_response({"version": sconify.__version__})
 
     def _put(self, request: Request) -> Response:
         try:

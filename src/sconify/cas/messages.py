@@ -82,3 +82,10 @@ class AdvanceRequest(_Message):
 
     root: _Hex32
     counter: Annotated[int, Field(ge=1, le=MAX_COUNTER)]
+
+
+class ProvisionRequest(_Message):
+    """Body of ``POST /v1/provision`` of the client API."""
+
+    token: Annotated[str, Field(min_length=1, max_length=64)]
+    root_session: str | None = None

@@ -16,6 +16,7 @@ from sconify.cas.keys import CasKey, load_cas_key
 from sconify.cas.leases import Leases
 from sconify.cas.master_key import FileMasterKey, MasterKeyProvider
 from sconify.cas.mounts import Mounts
+from sconify.cas.provisioning import Provisioning
 from sconify.cas.release import Release
 from sconify.cas.resolution import Resolver
 from sconify.cas.runs import Runs, RunTokens
@@ -39,6 +40,7 @@ class Cas:
         master_key: Gives the key of the store; None: ``master.key`` in the state directory.
         database_url: ``postgresql://...``; None: SQLite in the state directory.
         accept_older_database: Whether a database may be older than the audit log says it was: a restored backup.
+        require_provisioning: Whether it serves nothing before an owner has provisioned it.
 
     Raises:
         UserError: The master key is missing or is another store's; the store is that of a CAS in the other mode.
@@ -57,6 +59,7 @@ class Cas:
         master_key: MasterKeyProvider | None = None,
         database_url: str | None = None,
         accept_older_database: bool = False,
+        require_provisioning: bool = False,
     ) -> None:
         self._store = Store(
             state_dir,
@@ -90,7 +93,10 @@ class Cas:
             audit=self._audit,
         )
         values = PublicValues(catalog, resolver=resolver)
-        self.client_api = ClientApi(sessions, values=values, key=self.key, mode=mode)
+        self.provisioning = Provisioning(
+            self._store, sessions=sessions, audit=self._audit, required=require_provisioning
+        )
+        self.client_api = ClientApi(sessions, values=values, provisioning=self.provisioning, key=self.key, mode=mode)
         self.enclave_api = EnclaveApi(release, runs=self._runs)
         self._audit.record("cas started", mode=mode.value, key=self.key.key_hash, generation=self._store.generation)
 

@@ -98,6 +98,12 @@ class Store:
         """
         return self._fixed(name, new=new, sealer=self._sealer)
 
+    def known(self, name: str) -> bytes | None:
+        """Return what the store was given under a name by ``fixed``, or None."""
+        with reported("the store"), self.database.fast.connect() as connection:
+            row = connection.execute(sa.select(keys.c.sealed_key).where(keys.c.name == name)).first()
+        return None if row is None else self._sealer.open(bytes(row.sealed_key), place=("keys", name, "key"))
+
     def rotate_master_key(self, old: bytes, new: bytes) -> None:
         """Seal the root key under another master key; the old one opens nothing from then on.
 

@@ -80,6 +80,23 @@ class Document:
             node = node.members.get(element, node)
         return node.mark
 
+    def path_at(self, place: Mark) -> tuple[str | int, ...]:
+        """Return the path of the value in which a place of the text is: the last one that begins at or before it."""
+        path: list[str | int] = []
+        node = self._root
+        while node.members:
+            before = [
+                (member.mark.line, member.mark.column, element)
+                for element, member in node.members.items()
+                if (member.mark.line, member.mark.column) <= (place.line, place.column)
+            ]
+            if not before:
+                break
+            _, _, element = max(before, key=lambda found: found[:2])
+            path.append(element)
+            node = node.members[element]
+        return tuple(path)
+
     def key_mark(self, path: tuple[str | int, ...], key: str) -> Mark:
         """Return the place of a key of the mapping at a path."""
         node = self._root
