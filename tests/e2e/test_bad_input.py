@@ -1,4 +1,4 @@
-"""Conversions that can't be: one line that says which flag mends it, the documented exit code, and nothing left behind."""
+"""Conversions that cannot be: one line with the flag that mends it, the documented exit code, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ODD_PROGRAMS = {
 
 @pytest.fixture(scope="module")
 def native(flask_native: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The native image with odd programs and a shell entrypoint, as a layout on the disk: no engine is needed to read it."""
+    """The native image with odd programs and a shell entrypoint, as a layout: no engine is needed to read it."""
     context = tmp_path_factory.mktemp("context")
     for name, content in ODD_PROGRAMS.items():
         (context / name).write_bytes(content)
