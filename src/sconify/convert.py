@@ -61,7 +61,8 @@ class Conversion:
 
     session: str
     """``NAMESPACE/SESSION``."""
-    session_hash: str
+    session_hash: str | None
+    """None if the session was not uploaded."""
     config_id: str
     """``NAMESPACE/SESSION/SERVICE``: what the image presents to the CAS."""
     measurement: str
