@@ -9,9 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from sconify.attestation.collateral import AmdCollateral, IntelCollateral
-from sconify.attestation.intel import VerifiedQuote, verify_quote
-from sconify.attestation.pck import PlatformCertificate
-from sconify.attestation.quote import Quote, Tee
+from sconify.attestation.intel import GenuineQuote, VerifiedQuote, verify_origin, verify_platform
+from sconify.attestation.quote import Quote
 from sconify.attestation.snp import VerifiedReport, verify_report
 from sconify.attestation.snp_report import SnpReport
 from sconify.errors import UserError
@@ -20,13 +19,11 @@ from sconify.errors import UserError
 class CollateralSource(Protocol):
     """Gives collateral; what it gives is verified with each use."""
 
-    def intel(self, tee: Tee, platform: PlatformCertificate, *, issuer: str, at: int) -> IntelCollateral:
-        """Return the collateral for an Intel platform.
+    def intel(self, genuine: GenuineQuote, *, at: int) -> IntelCollateral:
+        """Return the collateral for the platform of a quote.
 
         Args:
-            tee: What the quote is of.
-            platform: What its PCK certificate says.
-            issuer: The common name of the issuer of its PCK certificate.
+            genuine: The quote.
             at: The time, in seconds since 1970.
 
         Raises:
@@ -66,11 +63,9 @@ class Authorities:
             UntrustedDataError: It is not genuine.
             ServiceError: There is no collateral for its platform.
         """
-        platform = PlatformCertificate.parse(quote.chain[0])
-        names = quote.chain[0].issuer.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-        issuer = str(names[0].value) if names else ""
-        collateral = self._collateral.intel(quote.tee, platform, issuer=issuer, at=at)
-        return verify_quote(quote, collateral, at=at, test_root=self._test_root(quote.chain[-1]))
+        # Collateral is looked for only once the quote is genuine: a forger can't make this program fetch anything.
+        genuine = verify_origin(quote, test_root=self._test_root(quote.chain[-1]))
+        return verify_platform(genuine, self._collateral.intel(genuine, at=at), at=at)
 
     def verify_report(self, report: SnpReport, *, certificate: bytes, at: int) -> VerifiedReport:
         """Verify an SEV-SNP report at a time (seconds since 1970).

@@ -11,7 +11,8 @@ from sconify.attestation.intel import VerifiedQuote
 from sconify.attestation.quote import SgxReport, TdReport
 from sconify.attestation.snp import VerifiedReport
 from sconify.attestation.snp_report import SnpTcb
-from sconify.policy.attestation import ANY, Factor, MinimumTcb, Signer, Snp, Tdx
+from sconify.policy.attestation import ANY, MinimumTcb, Snp, Tdx
+from sconify.policy.factors import Factor, Signer
 
 
 def factor_checks(evidence: VerifiedEvidence, factors: Sequence[Factor]) -> list[Check]:
@@ -69,7 +70,7 @@ def _platform_of(factor: Factor) -> str:
 
 
 def _measurement_checks(evidence: VerifiedEvidence, factor: Factor) -> list[Check]:
-    if factor.mrenclave is None:
+    if not factor.mrenclave:
         return []
     got = evidence.measurement.hex()
     return [
@@ -88,8 +89,19 @@ def _signer_checks(report: SgxReport, signer: Signer) -> list[Check]:
     return [
         Check("signer", report.mrsigner.hex() == signer.mrsigner, report.mrsigner.hex(), signer.mrsigner),
         Check("product", report.isv_prod_id == signer.isvprodid, str(report.isv_prod_id), str(signer.isvprodid)),
-        Check("version", signer.accepts_svn(report.isv_svn), str(report.isv_svn), signer.describe_svn()),
+        _version_check(report.isv_svn, signer),
     ]
+
+
+def _version_check(got: int, signer: Signer) -> Check:
+    low, high = signer.isvsvn_min, signer.isvsvn_max
+    if signer.isvsvn is not None:
+        return Check("version", got == signer.isvsvn, str(got), str(signer.isvsvn))
+    if low is None:
+        remedy = "add isvsvn_min to signer in the policy's factor: 0 accepts every version"
+        return Check("version", False, str(got), "a version that the policy names", remedy)
+    expected = f"{low} or later" if high is None else f"{low} to {high}"
+    return Check("version", low <= got and (high is None or got <= high), str(got), expected)
 
 
 def _register(name: str, got: bytes, accepted: Sequence[str]) -> Check:

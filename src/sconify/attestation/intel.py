@@ -75,10 +75,32 @@ class VerifiedQuote:
             raise BugError("VerifiedQuote was made without verification")
 
 
+@dataclass(frozen=True, kw_only=True)
+class GenuineQuote:
+    """A quote that the platform made which its PCK certificate names, by a chain to the root. Nothing else is known.
+
+    Attributes:
+        quote: The quote.
+        platform: What the PCK certificate says.
+        issuer: The common name of who issued it: which revocation list is for it.
+        test_root: The root that was trusted in place of Intel's, or None.
+    """
+
+    quote: Quote
+    platform: PlatformCertificate
+    issuer: str
+    test_root: x509.Certificate | None
+    proof: InitVar[object] = field(kw_only=True)
+
+    def __post_init__(self, proof: object) -> None:
+        if proof is not PROOF:
+            raise BugError("GenuineQuote was made without verification")
+
+
 def verify_quote(
     quote: Quote, collateral: IntelCollateral, *, at: int, test_root: x509.Certificate | None = None
 ) -> VerifiedQuote:
-    """Verify a quote.
+    """Verify a quote: its origin, and its platform by the collateral for it.
 
     Args:
         quote: The quote.
@@ -90,11 +112,42 @@ def verify_quote(
         UntrustedDataError: It is not genuine, its platform is a debug one or not supported, or the collateral is not
             Intel's, for another platform, or not valid at that time.
     """
+    return verify_platform(verify_origin(quote, test_root=test_root), collateral, at=at)
+
+
+def verify_origin(quote: Quote, *, test_root: x509.Certificate | None = None) -> GenuineQuote:
+    """Verify that a quote comes from a platform with a PCK certificate, as far as that can be without collateral.
+
+    Raises:
+        UntrustedDataError: It does not, or what it is about can be debugged.
+    """
     _check_vendor(quote)
     _check_debug(quote)
     _check_chain(quote, test_root)
     _check_signatures(quote)
-    platform = PlatformCertificate.parse(quote.chain[0])
+    names = quote.chain[1].subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return GenuineQuote(
+        quote=quote,
+        platform=PlatformCertificate.parse(quote.chain[0]),
+        issuer=str(names[0].value) if names else "",
+        test_root=test_root,
+        proof=PROOF,
+    )
+
+
+def verify_platform(genuine: GenuineQuote, collateral: IntelCollateral, *, at: int) -> VerifiedQuote:
+    """Verify the platform of a genuine quote by the collateral for it.
+
+    Args:
+        genuine: The quote.
+        collateral: The collateral for its platform.
+        at: The time, in seconds since 1970, by our own clock.
+
+    Raises:
+        UntrustedDataError: The platform is revoked or not supported, or the collateral is not the root's, for another
+            platform, or not valid at that time.
+    """
+    quote, platform, test_root = genuine.quote, genuine.platform, genuine.test_root
     _check_collateral(quote, collateral, platform, at)
     _check_revocation(quote, collateral)
     qe_report = SgxReport.parse(quote.qe_report)

@@ -18,7 +18,7 @@ from sconify.attestation.factors import factor_checks
 from sconify.attestation.intel import VerifiedQuote
 from sconify.attestation.judge_intel import quote_checks
 from sconify.attestation.judge_snp import report_checks
-from sconify.policy.attestation import Factor
+from sconify.policy.factors import Factor
 from sconify.policy.model import Service
 from sconify.policy.security import Security
 

@@ -151,6 +151,16 @@ def certified_product(vek: x509.Certificate) -> Product:
     return product
 
 
+def certified_chip(vek: x509.Certificate) -> tuple[Product, bytes, SnpTcb]:
+    """Return the product, the hardware id and the TCB that a VCEK is for.
+
+    Raises:
+        UntrustedDataError: The certificate does not say.
+    """
+    product = certified_product(vek)
+    return product, _certified_hardware_id(vek, product), _certified_tcb(vek, product)
+
+
 def _product(report: SnpReport, vek: x509.Certificate) -> Product:
     certified = certified_product(vek)
     if report.product not in (None, certified):
@@ -254,13 +264,19 @@ def _certified_tcb(vek: x509.Certificate, product: Product) -> SnpTcb:
     return SnpTcb(fmc=fmc, **{name: part(number) for name, number in _TCB_PARTS.items()})
 
 
-def _check_chip(report: SnpReport, vek: x509.Certificate, product: Product) -> None:
+def _certified_hardware_id(vek: x509.Certificate, product: Product) -> bytes:
     size = _TURIN_HWID_SIZE if product is Product.TURIN else _HWID_SIZE
     certified = _extension(vek, _HWID)
     if len(certified) != size:  # older certificates have the bare bytes, newer ones an OCTET STRING
         certified = der.parse(certified).expect(der.OCTET_STRING).content
-    padded = certified.ljust(_HWID_SIZE, b"\0")
-    if len(certified) != size or not any(certified) or not hmac.compare_digest(padded, report.chip_id):
+    if len(certified) != size or not any(certified):
+        raise UntrustedDataError(f"check chip: the key is for no chip: its hardware id is {certified.hex()[:16]}…")
+    return certified
+
+
+def _check_chip(report: SnpReport, vek: x509.Certificate, product: Product) -> None:
+    certified = _certified_hardware_id(vek, product)
+    if not hmac.compare_digest(certified.ljust(_HWID_SIZE, b"\0"), report.chip_id):
         raise UntrustedDataError(
             f"check chip: got {report.chip_id.hex()[:16]}…, expected what the key is for: {certified.hex()[:16]}…"
         )

@@ -1,12 +1,13 @@
-"""Attestation factors of the session language: what a service must be, and on which platforms it may be it.
+"""The platforms of the session language: in which confidential VMs a service may run, and what is demanded of hardware.
 
-Nothing is accepted because a policy is silent. A factor names what runs; where the language allows *anything*, the
-policy must say ``any``; registers that a factor does not name must be zero.
+Nothing is accepted because a policy is silent. Where the language allows *anything*, the policy must say ``any``;
+registers that a policy does not name must be zero.
 """
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
@@ -14,6 +15,11 @@ from pydantic import AfterValidator, Field, model_validator
 from sconify.policy import fields
 from sconify.policy.fields import invalid
 from sconify.policy.part import Part
+
+Requirement = Literal[
+    "smt-disabled", "static-platform", "no-cached-keys", "alias-check", "ciphertext-hiding", "rapl-disabled", "ecc"
+]
+"""What a policy can demand; the first three of Intel's platforms, the first and the last four of AMD's."""
 
 ANY: Final = "any"
 """The word by which a policy accepts every value."""
@@ -33,6 +39,9 @@ PUBLIC_SIGNERS: Final = frozenset(
 """MRSIGNERs whose private keys are published: to trust one of them is to trust everybody."""
 
 
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
 def _hex(digits: int, *, or_any: bool = False) -> AfterValidator:
     def accept(text: str) -> str:
         if or_any and text == ANY:
@@ -45,7 +54,18 @@ def _hex(digits: int, *, or_any: bool = False) -> AfterValidator:
     return AfterValidator(accept)
 
 
-def _any_alone(values: tuple[str, ...]) -> tuple[str, ...]:
+def _date(text: str) -> str:
+    try:
+        if not _DATE.fullmatch(text):
+            raise ValueError
+        datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        raise invalid(f"got {text[:20]!r}, expected a date such as 2026-12-31") from None
+    return text
+
+
+def any_alone(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse ``any`` beside other values."""
     if ANY in values and len(values) > 1:
         raise invalid(f"{ANY} must be the only entry of its list")
     return values
@@ -64,48 +84,6 @@ _ZERO_REGISTER, _ZERO_HOST_DATA = ("00" * 48,), ("00" * 32,)
 
 _Small = Annotated[fields.Count, Field(ge=0, le=0xFFFF)]
 _Svn = Annotated[fields.Count, Field(ge=0, le=0xFF)]
-
-
-class Signer(Part):
-    """Who signed an enclave, which product it is, and how old it may be.
-
-    Attributes:
-        mrsigner: SHA-256 of the modulus of the signer's key, 64 hex digits.
-        isvprodid: The signer's number of the product.
-        isvsvn: The one accepted security version.
-        isvsvn_min: The oldest accepted security version.
-        isvsvn_max: The newest accepted security version.
-    """
-
-    mrsigner: fields.Digest
-    isvprodid: _Small
-    isvsvn: _Small | None = None
-    isvsvn_min: _Small | None = None
-    isvsvn_max: _Small | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.mrsigner in PUBLIC_SIGNERS:
-            raise invalid(f"the private key of mrsigner {self.mrsigner} is public: it would accept everybody's enclave")
-        if self.isvsvn is not None and (self.isvsvn_min is not None or self.isvsvn_max is not None):
-            raise invalid("isvsvn and isvsvn_min or isvsvn_max exclude each other")
-        if self.isvsvn is None and self.isvsvn_min is None:
-            raise invalid("isvsvn_min is missing: give the oldest version to accept (0 accepts every one), or isvsvn")
-        if self.isvsvn_max is not None and (self.isvsvn_min or 0) > self.isvsvn_max:
-            raise invalid(f"no version is from {self.isvsvn_min} to {self.isvsvn_max}")
-        return self
-
-    def accepts_svn(self, svn: int) -> bool:
-        """Whether a security version is accepted."""
-        if self.isvsvn is not None:
-            return svn == self.isvsvn
-        return (self.isvsvn_min or 0) <= svn and (self.isvsvn_max is None or svn <= self.isvsvn_max)
-
-    def describe_svn(self) -> str:
-        """Return which security versions are accepted, for messages."""
-        if self.isvsvn is not None:
-            return str(self.isvsvn)
-        return f"{self.isvsvn_min}" + (" or later" if self.isvsvn_max is None else f" to {self.isvsvn_max}")
 
 
 class Tdx(Part):
@@ -145,7 +123,7 @@ class Tdx(Part):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for name in ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mrconfigid", "mrowner", "mrownerconfig"):
-            _any_alone(getattr(self, name))
+            any_alone(getattr(self, name))
         if self.mrtd == (ANY,):
             raise invalid("mrtd can't be any: whoever starts a trust domain chooses everything that follows it")
         return self
@@ -223,7 +201,7 @@ class Snp(Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _any_alone(self.host_data)
+        any_alone(self.host_data)
         if self.measurement is None and self.id_key_digest is None:
             raise invalid("it names no guest: give measurement, or id_key_digest with guest_svn_min")
         if self.measurement is not None and ANY in self.measurement:
@@ -233,41 +211,23 @@ class Snp(Part):
         return self
 
 
-class Factor(Part):
-    """One alternative of what a service must prove; all of its members must hold.
+class PlatformDemands(Part):
+    """What ``security.attestation`` says of hardware besides ``tolerate`` and ``ignore_advisories``.
 
     Attributes:
-        mrenclave: The accepted measurements of the program, 64 hex digits each; in a confidential VM also ``any``.
-        signer: Who must have signed the enclave (SGX).
-        tdx: The trust domains in which it may run.
-        snp: The SEV-SNP guests in which it may run.
+        outdated_tcb_until: The last day (UTC) on which ``outdated-tcb`` is put up with; without it, it is not.
+        min_tcb_evaluation_data_number: How new Intel's evaluation must be at least by which a platform is judged.
+        require: What is demanded of a platform that is not demanded of every one.
     """
 
-    mrenclave: Measurements | None = None
-    signer: Signer | None = None
-    tdx: Tdx | None = None
-    snp: Snp | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.mrenclave is None and self.signer is None and self.tdx is None and self.snp is None:
-            raise invalid("it names nothing: give mrenclave, signer, tdx or snp")
-        if sum(part is not None for part in (self.signer, self.tdx, self.snp)) > 1:
-            raise invalid(
-                "signer (SGX), tdx and snp exclude each other: no program is on two platforms; give a list of factors"
-            )
-        if self.in_vm and self.mrenclave is None:
-            raise invalid(
-                "mrenclave is missing: name the measurements of the program that may run in this VM, "
-                f"or say {ANY} to accept every program in it"
-            )
-        if self.mrenclave is not None:
-            _any_alone(self.mrenclave)
-            if ANY in self.mrenclave and not self.in_vm:
-                raise invalid(f"{ANY} is only for a program in a VM that tdx or snp names")
-        return self
+    outdated_tcb_until: Annotated[fields.Text, AfterValidator(_date)] | None = None
+    min_tcb_evaluation_data_number: Annotated[fields.Count, Field(ge=0)] | None = None
+    require: Annotated[tuple[Requirement, ...], fields.as_list] = ()
 
     @property
-    def in_vm(self) -> bool:
-        """Whether it is about a program in a confidential VM."""
-        return self.tdx is not None or self.snp is not None
+    def outdated_until(self) -> datetime | None:
+        """The last second in which ``outdated-tcb`` is put up with."""
+        if self.outdated_tcb_until is None:
+            return None
+        day = datetime.strptime(self.outdated_tcb_until, "%Y-%m-%d").replace(tzinfo=UTC)
+        return day.replace(hour=23, minute=59, second=59)

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from sconify.errors import UserError
 from sconify.policy import fields, substitution
-from sconify.policy.attestation import Factor
+from sconify.policy.factors import Factor
 from sconify.policy.fields import invalid
 from sconify.policy.part import Part as _Part
 from sconify.policy.security import Security
