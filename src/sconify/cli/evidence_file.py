@@ -59,12 +59,12 @@ def read_evidence(file: Path) -> EvidenceFile:
 def _parse(data: bytes, file: Path) -> EvidenceFile:
     if data.lstrip()[:1] == b"{":
         return _parse_json(data, file)
-    if b"-----BEGIN CERTIFICATE-----" in data or data[:2] == b"\x30\x82":
-        return EvidenceFile("certificate", RaTlsCertificate.parse(data).quote)
     if len(data) == REPORT_SIZE and data[:1] in (b"\2", b"\3", b"\5"):
         return EvidenceFile("report", SnpReport.parse(data))
     if data[:2] in (b"\3\0", b"\4\0", b"\5\0"):
         return EvidenceFile("quote", Quote.parse(data))
+    if b"-----BEGIN CERTIFICATE-----" in data or data[:2] == b"\x30\x82":
+        return EvidenceFile("certificate", RaTlsCertificate.parse(data).quote)
     decoded = _from_text(data)
     if decoded is None:
         raise UserError(
