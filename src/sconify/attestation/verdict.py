@@ -96,6 +96,9 @@ def _measurement(evidence: Quote | SnpReport) -> bytes:
 
 
 def _failed(error: UntrustedDataError | ServiceError) -> Check:
+    if isinstance(error, ServiceError):
+        remedy = "give it with --collateral=FILE; `sconify cas collateral fetch` gets it where there is a network"
+        return Check("collateral", False, error.what, "what the evidence can be verified against", remedy)
     match = re.fullmatch(r"check ([^:]+): (?:got (.*?), expected )?(.*)", error.what, re.DOTALL)
     if match is None:
         return Check("evidence", False, error.what, "genuine evidence", error.remedy)

@@ -322,7 +322,7 @@ class Collateral:
     def _fetch(self, name: str, fetch: Callable[[Fetcher], None], at: int) -> str:
         """Fetch, and return why it did not work; one fetch at a time, and none for what has just failed."""
         if self._fetcher is None:
-            return "this CAS fetches none"
+            return "none is fetched"
         if not self._fetching.acquire(timeout=_FETCH_WAIT):
             return "other collateral is being fetched"
         try:
