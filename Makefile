@@ -1,7 +1,7 @@
 # make setup | demo | test | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test test-rust test-unit test-integration lint format schema bench lock clean
+.PHONY: setup demo test test-rust test-unit test-integration lint format crash-test schema bench lock clean
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -41,6 +41,9 @@ format: setup
 	ruff check --fix .
 	ruff format .
 	cargo fmt --all
+
+crash-test: setup
+	SCONIFY_CRASH_WRITES=1000 pytest tests/hostile/cas/test_crashes.py
 
 schema: setup
 	python -m sconify.policy.schema > docs/session.schema.json

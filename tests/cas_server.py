@@ -184,6 +184,15 @@ class RunningCas:
     log: Path
 
     @property
+    def key(self) -> str:
+        """SHA-256 of the CAS key's SubjectPublicKeyInfo, in hex digits."""
+        return next(line for line in self.output if line.startswith("CAS key: ")).split()[2]
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events of the audit log."""
+        return [json.loads(line) for line in (self.state_dir / "audit.jsonl").read_text().splitlines()]
+
+    @property
     def client_port(self) -> int:
         return int(next(line for line in self.output if line.startswith("Client API")).rpartition(":")[2])
 
@@ -209,7 +218,7 @@ def serve_environment() -> dict[str, str]:
 
 @contextmanager
 def running_cas(
-    state_dir: Path, *options: str, mode: str = "--debug", prefix: tuple[str, ...] = ()
+    state_dir: Path, *options: str, mode: str = "--debug", prefix: tuple[str, ...] = (), client_port: int = 0
 ) -> Iterator[RunningCas]:
     """Run `sconify cas serve` on free ports until the block ends."""
     ready, write_end = os.pipe()
@@ -220,7 +229,11 @@ def running_cas(
             [
                 *prefix,
                 *serve_command(
-                    *(f"--state-dir={state_dir}", "--client-listen=127.0.0.1:0", "--enclave-listen=127.0.0.1:0"),
+                    *(
+                        f"--state-dir={state_dir}",
+                        f"--client-listen=127.0.0.1:{client_port}",
+                        "--enclave-listen=127.0.0.1:0",
+                    ),
                     *(mode, f"--ready-fd={write_end}", *options),
                 ),
             ],

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwe, jws
 from joserfc.jwk import ECKey
 
+from sconify.attestation.authorities import Authorities
 from sconify.attestation.evidence import VerifiedEvidence, service_report_data
 from sconify.attestation.judge import Mode, judge
 from sconify.attestation.verify import verify_evidence
@@ -78,7 +79,8 @@ class Release:
         leases: The services that run once at a time.
         key: The CAS key, which signs configurations.
         mode: Whether this CAS takes evidence that proves nothing.
-        audit: Where it is written who got what.
+        audit: Where it is written who got what, and why others did not.
+        authorities: What evidence of hardware is verified against; None refuses it.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Release:
         key: CasKey,
         mode: Mode,
         audit: AuditLog,
+        authorities: Authorities | None = None,
     ) -> None:
         self._nonces = Nonces(store)
         self._passwords = OneTimePasswords(store)
@@ -104,6 +107,7 @@ class Release:
         self._key = key
         self._mode = mode
         self._audit = audit
+        self._authorities = authorities
 
     def challenge(self, request: ChallengeRequest) -> bytes:
         """Return a nonce for a config id, whether it exists or not."""
@@ -120,27 +124,38 @@ class Release:
             NotFoundError: There is no such service, or something that it imports is not there.
             ServiceError: The store or the audit log failed.
         """
-        self._nonces.accept(request.nonce, config_id=request.config_id)
-        recipient = _public_key(request.public_key)
         try:
-            return self._attest(request, recipient)
-        except ServiceError:
-            raise
+            self._nonces.accept(request.nonce, config_id=request.config_id)
+            return self._attest(request, _public_key(request.public_key))
         except SconifyError as error:
-            shown, _, _ = request.config_id.partition("@")
-            line = self._audit.record("service refused", config_id=shown, reason=error.what)
-            if self._mode is Mode.PRODUCTION:
-                raise UntrustedDataError(
-                    "the CAS refuses the attestation", remedy=f"the reason is in line {line} of its audit log"
-                ) from None
-            raise
+            raise self._refusal(request, error) from None
+
+    def _refusal(self, request: AttestRequest, error: SconifyError) -> SconifyError:
+        """Record why somebody gets nothing, and return what he is told.
+
+        In production mode all refusals are one: a host that tries what it can must not learn which check it failed.
+        """
+        kind = request.evidence.get("kind")
+        service, _, _ = request.config_id.partition("@")
+        self._audit.record(
+            "service refused",
+            config_id=service,
+            evidence=kind[:20] if isinstance(kind, str) else None,
+            reason=error.what,
+        )
+        if self._mode is not Mode.PRODUCTION:
+            return error
+        remedy = "ask its operator: the reason is in its audit log"
+        if isinstance(error, ServiceError):
+            return ServiceError("this CAS can't verify the attestation at present", remedy=remedy)
+        return UntrustedDataError("this CAS does not accept the attestation", remedy=remedy)
 
     def _attest(self, request: AttestRequest, recipient: ECKey) -> tuple[str, str]:
         claim = self._claim(request.config_id)
         report_data = service_report_data(
             nonce=request.nonce, public_key=request.public_key.point, config_id=request.config_id
         )
-        evidence = self._check(request, claim, report_data)
+        evidence, tolerated = self._check(request, claim, report_data)
         configuration = self._configuration(claim, evidence)
         mounts = self._mounts.of(claim.session, claim.service.image_name)
         extra = volume_members(mounts)
@@ -163,6 +178,7 @@ class Release:
             session_version=claim.session.stored.version,
             evidence=evidence.kind if evidence else "none",
             measurement=evidence.measurement.hex() if evidence else None,
+            tolerated=", ".join(tolerated) or None,
             run=run.id,
             volumes=[mount.name for mount in mounts] or None,
         )
@@ -186,18 +202,27 @@ class Release:
             password if separator else None,
         )
 
-    def _check(self, request: AttestRequest, claim: _Claim, report_data: bytes) -> VerifiedEvidence | None:
-        """Verify and judge; None means that the policy asks for no evidence."""
-        if claim.security.attestation.mode == "none":
+    def _check(
+        self, request: AttestRequest, claim: _Claim, report_data: bytes
+    ) -> tuple[VerifiedEvidence | None, tuple[str, ...]]:
+        """Verify and judge; without evidence the policy asks for none. Returns also what is tolerated."""
+        attestation = claim.security.attestation
+        if attestation.mode == "none":
             if self._mode is Mode.PRODUCTION:
                 raise UntrustedDataError(
                     "check attestation mode: got none, expected hardware: this CAS is in production mode",
                     remedy="set security.attestation.mode of the policy to hardware, or use a CAS in debug mode",
                 )
-            return None
-        evidence = verify_evidence(request.evidence, expected_report_data=report_data)
-        judge(evidence, service=_judgeable(claim, evidence), security=claim.security, mode=self._mode)
-        return evidence
+            return None, ("attestation mode none",)
+        if claim.service.platforms or attestation.must_be_sgx_local:
+            asked = "platforms" if claim.service.platforms else "must_be_sgx_local"
+            raise UntrustedDataError(
+                f"check platform: the policy has {asked}, which no evidence that this CAS verifies can prove",
+                remedy=f"leave {asked} out of the policy",
+            )
+        evidence = verify_evidence(request.evidence, expected_report_data=report_data, authorities=self._authorities)
+        judgement = judge(evidence, service=claim.service, security=claim.security, mode=self._mode)
+        return evidence, judgement.tolerated
 
     def _configuration(self, claim: _Claim, evidence: VerifiedEvidence | None) -> ServiceConfiguration:
         """Return what the service gets; it is kept as long as the secrets are the same and no token is in it."""
@@ -225,25 +250,6 @@ class Release:
         signed = jws.serialize_compact({"alg": "ES256", "jwk": self._key.jwk}, payload, self._key.signing)
         header = {"alg": "ECDH-ES", "enc": "A256GCM", "typ": "sconify-config"}
         return jwe.encrypt_compact(header, signed, recipient)
-
-
-def _judgeable(claim: _Claim, evidence: VerifiedEvidence) -> Service:
-    """Return the service with the factors that this evidence can meet: what it does not say can't be met.
-
-    Simulated evidence has no signer, no quoting enclave and no machine.
-    """
-    if evidence.kind != "simulated":
-        return claim.service
-    if claim.service.platforms:
-        raise UntrustedDataError(
-            "check platform: simulated evidence names no quoting enclave, and the policy asks for one"
-        )
-    if claim.security.attestation.must_be_sgx_local:
-        raise UntrustedDataError(
-            "check platform: simulated evidence names no machine, and the policy asks for the CAS's"
-        )
-    possible = tuple(factor for factor in claim.service.factors if factor.signer is None)
-    return claim.service.model_copy(update={"attestation": possible, "mrenclaves": ()})
 
 
 def _public_key(key: PublicKey) -> ECKey:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from sconify.attestation.authorities import Authorities
 from sconify.attestation.judge import Mode
 from sconify.cas.api import ClientApi
 from sconify.cas.audit import AuditLog
 from sconify.cas.audited_history import AuditedHistory
 from sconify.cas.catalog import Catalog
+from sconify.cas.collateral import Collateral, Fetcher
 from sconify.cas.enclave_api import EnclaveApi
 from sconify.cas.keys import CasKey, load_cas_key
 from sconify.cas.leases import Leases
@@ -39,6 +43,8 @@ class Cas:
         mode: Debug accepts simulated evidence where a policy tolerates it, production never.
         master_key: Gives the key of the store; None: ``master.key`` in the state directory.
         database_url: ``postgresql://...``; None: SQLite in the state directory.
+        fetcher: Fetches collateral of hardware; None: what it needs must be imported.
+        test_roots: Roots that are trusted besides the manufacturers', for tests: in debug mode only.
         accept_older_database: Whether a database may be older than the audit log says it was: a restored backup.
         require_provisioning: Whether it serves nothing before an owner has provisioned it.
 
@@ -58,9 +64,16 @@ class Cas:
         mode: Mode,
         master_key: MasterKeyProvider | None = None,
         database_url: str | None = None,
+        fetcher: Fetcher | None = None,
+        test_roots: Sequence[x509.Certificate] = (),
         accept_older_database: bool = False,
         require_provisioning: bool = False,
     ) -> None:
+        if test_roots and mode is Mode.PRODUCTION:
+            raise UserError(
+                "test roots are not for a CAS in production mode",
+                remedy="leave --test-root out, or start it with --debug",
+            )
         self._store = Store(
             state_dir,
             master_key=master_key or FileMasterKey(state_dir / MASTER_KEY_FILE),
@@ -81,6 +94,7 @@ class Cas:
         tokens = RunTokens(self._store.root_key)
         self._runs = Runs(tokens, states=states, leases=leases, audit=self._audit)
         sessions = Sessions(self._store, catalog=catalog, resolver=resolver, audit=self._audit)
+        self.collateral = Collateral(self._store, fetcher=fetcher, test_roots=test_roots)
         release = Release(
             self._store,
             catalog=catalog,
@@ -91,6 +105,7 @@ class Cas:
             key=self.key,
             mode=mode,
             audit=self._audit,
+            authorities=Authorities(self.collateral, test_roots=test_roots),
         )
         values = PublicValues(catalog, resolver=resolver)
         self.provisioning = Provisioning(

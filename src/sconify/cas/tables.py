@@ -57,6 +57,16 @@ leases = Table(
     Column("expires_at", BigInteger, nullable=False),
 )
 
+collateral = Table(
+    "collateral",
+    metadata,
+    Column("name", Text, primary_key=True),
+    # Counts replacements: of two that race, one sees that the other was first.
+    Column("version", BigInteger, nullable=False),
+    # It is no secret; sealed, the owner of the database can't replace a document by an older one of another name.
+    Column("sealed_content", LargeBinary, nullable=False),
+)
+
 counters = Table(
     "counters",
     metadata,

@@ -15,6 +15,7 @@ from sconify.cli.lazy import LazyGroup
 from sconify.errors import UserError
 
 _LAZY = {
+    "collateral": "sconify.cli.cas_collateral:collateral",
     "serve": "sconify.cli.cas_serve:serve",
     "backup": "sconify.cli.cas_store:backup",
     "restore": "sconify.cli.cas_store:restore",

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import click
 
+from sconify.attestation.authorities import parse_test_roots
 from sconify.attestation.judge import Mode
+from sconify.cas.collateral import renew_for_ever
+from sconify.cas.collateral_fetch import AMD_KDS, INTEL_PCS, HttpFetcher
 from sconify.cas.server import Address, CasServer
 from sconify.cas.service import Cas
 from sconify.cli.cas_store import master_key_options, master_key_provider, store_options
@@ -63,6 +66,29 @@ class _AddressType(click.ParamType[Address]):
 )
 @master_key_options
 @click.option(
+    "--pcs",
+    metavar="URL",
+    default=INTEL_PCS,
+    show_default=True,
+    help="Intel's PCS or a PCCS: where collateral is from.",
+)
+@click.option(
+    "--kds",
+    metavar="URL",
+    default=AMD_KDS,
+    show_default=True,
+    help="AMD's KDS or a mirror: where certificates are from.",
+)
+@click.option("--no-fetch", is_flag=True, help="Fetch no collateral: use what `sconify cas collateral import` took in.")
+@click.option(
+    "--test-root",
+    "test_root_files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="PEM file with roots that are trusted as Intel's and AMD's are; for tests, with --debug only.",
+)
+@click.option(
     "--accept-older-database",
     is_flag=True,
     help="Start although the database is older than the audit log has seen it: a restored backup.",
@@ -84,6 +110,10 @@ def serve(
     passphrase_file: Path | None,
     kms_url: str | None,
     database_url: str | None,
+    pcs: str,
+    kds: str,
+    no_fetch: bool,
+    test_root_files: tuple[Path, ...],
     accept_older_database: bool,
     require_provisioning: bool,
     ready_fd: int | None,
@@ -108,9 +138,12 @@ def serve(
         mode=mode,
         master_key=provider,
         database_url=database_url,
+        fetcher=None if no_fetch else HttpFetcher(pcs=pcs, kds=kds),
+        test_roots=[root for file in test_root_files for root in parse_test_roots(file.read_bytes(), name=str(file))],
         accept_older_database=accept_older_database,
         require_provisioning=require_provisioning,
     )
+    threading.Thread(target=renew_for_ever, args=[cas.collateral, stop], name="collateral", daemon=True).start()
     try:
         with CasServer(cas, client_addresses=client_listen, enclave_addresses=enclave_listen) as server:
             click.echo(f"CAS key hash: {cas.key.key_hash}")

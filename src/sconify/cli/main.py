@@ -17,7 +17,7 @@ from sconify.cli.lazy import LazyGroup
 from sconify.errors import BugError, UserError
 
 _GROUPS = {
-    **{name: f"sconify.cli.{name}:{name}" for name in ("cas", "embedded", "las", "session")},
+    **{name: f"sconify.cli.{name}:{name}" for name in ("attest", "cas", "embedded", "las", "platform", "session")},
     "self": "sconify.cli.own_identity:own",
     "cert": "sconify.cli.own_identity:certificate",
 }

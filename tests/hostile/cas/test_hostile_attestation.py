@@ -15,7 +15,6 @@ from sconify.attestation.evidence import service_report_data
 from tests.cas_server import (
     MEASUREMENT,
     OTHER_MEASUREMENT,
-    Answer,
     Client,
     Enclave,
     RunningCas,
@@ -76,7 +75,7 @@ def test_a_changed_member_of_the_evidence(enclave: Enclave, member: str) -> None
     if member == "issued_at":
         evidence[member] += 1
     else:
-        evidence[member] = ("B" if evidence[member][0] != "B" else "C").lower() + evidence[member][1:]
+        evidence[member] = ("b" if evidence[member][0] != "b" else "c") + evidence[member][1:]
     refused(enclave.attest(nonce=nonce, evidence=evidence), "check signature")
 
 
@@ -215,22 +214,13 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningCas]
         yield server
 
 
-def refused_for(production: RunningCas, answer: Answer, why: str) -> None:
-    """The answer tells nothing; the audit log tells the reason."""
-    refused(answer, "the CAS refuses the attestation")
-    assert why not in str(answer.body)
-    line = int(answer.body["remedy"].split("line ")[1].split()[0])
-    record = json.loads((production.state_dir / "audit.jsonl").read_text().splitlines()[line - 1])
-    assert record["event"] == "service refused"
-    assert why in record["reason"]
-
-
 def test_production_refuses_simulated_evidence_whatever_the_policy_says(
     production: RunningCas, tmp_path: Path, name: str
 ) -> None:
     client = Client.make(tmp_path / "c", production.client_port)
     assert client.upload(session_text(name, tolerate="[simulated-platform, debug-mode]")).status == 201
-    refused_for(production, production.enclave(f"{name}/web").attest(), "this CAS is in production mode")
+    refused(production.enclave(f"{name}/web").attest(), "this CAS does not accept the attestation")
+    assert "this CAS is in production mode" in last_reason(production)
     assert client.request(f"/v1/attest?nonce={'00' * 32}").body["mode"] == "production"
 
 
@@ -240,12 +230,46 @@ def test_production_releases_nothing_for_a_policy_without_attestation(
     client = Client.make(tmp_path / "c", production.client_port)
     text = session_text(name).replace("{tolerate: [simulated-platform]}", "{mode: none}")
     assert client.upload(text).status == 201
-    answer = production.enclave(f"{name}/web").attest(evidence={})
-    refused_for(production, answer, "this CAS is in production mode")
+    refused(production.enclave(f"{name}/web").attest(evidence={}), "this CAS does not accept the attestation")
+    assert "this CAS is in production mode" in last_reason(production)
+
+
+def test_production_tells_all_refusals_alike_and_records_each(
+    production: RunningCas, tmp_path: Path, name: str
+) -> None:
+    client = Client.make(tmp_path / "c", production.client_port)
+    assert client.upload(session_text(name)).status == 201
+    enclave = production.enclave(f"{name}/web")
+    nonce = enclave.challenge()
+    attempts: list[tuple[dict[str, Any], str]] = [
+        ({"nonce": nonce}, "check platform"),
+        ({"nonce": nonce}, "check nonce: it was used before"),
+        ({"nonce": encode(bytes(32))}, "check nonce: this CAS did not give it"),
+        ({"public_key": {**enclave.public_key, "y": encode(bytes(32))}}, "check public key"),
+        ({"evidence": {}}, "check kind"),
+        ({"evidence": {"kind": "tdx"}}, "tdx evidence: member"),
+        ({"evidence": {**enclave.evidence(nonce), "kind": "tdx"}}, "tdx evidence: member"),
+        ({"evidence": {**enclave.evidence(nonce), "kind": "snp"}}, "snp evidence: member"),
+        ({"evidence": {**enclave.evidence(nonce), "kind": "sgx"}}, "sgx evidence: member"),
+    ]
+    answers = set()
+    for changes, reason in attempts:
+        answer = enclave.attest(**changes)
+        refused(answer, "this CAS does not accept the attestation")
+        answers.add(json.dumps(answer.body))
+        assert reason in last_reason(production)
+    assert len(answers) == 1
 
 
 def test_production_tells_a_stranger_nothing(production: RunningCas, name: str) -> None:
-    refused_for(production, production.enclave(f"{name}/web").attest(), "there is no service")
+    refused(production.enclave(f"{name}/web").attest(), "this CAS does not accept the attestation")
+    assert "there is no service" in last_reason(production)
+
+
+def last_reason(cas: RunningCas) -> str:
+    """The reason of the last refusal in the audit log."""
+    events = [json.loads(line) for line in (cas.state_dir / "audit.jsonl").read_text().splitlines()]
+    return str([event for event in events if event["event"] == "service refused"][-1]["reason"])
 
 
 def test_two_processes_on_one_store_accept_a_nonce_once(
