@@ -10,6 +10,7 @@ from sconify.errors import UserError
 from sconify.image.model import Entry, EntryType
 from sconify.program.elf import IDENTITY_SIZE, MACHINE_X86_64, Elf, Libc, identify, parse_elf
 from sconify.program.script import SHEBANG_SIZE, parse_shebang
+from sconify.program.shims import behind_shim
 from sconify.program.view import RootView, Trail, TrailError, absolute, find, trace
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -59,7 +60,8 @@ def locate(view: RootView, name: str, *, environment: Mapping[str, str], working
     if not name:
         raise UserError("an empty program name", remedy="give --binary=PATH")
     if "/" not in name:
-        return _locate_on_path(view, name, environment=environment, working_dir=working_dir)
+        found = _locate_on_path(view, name, environment=environment, working_dir=working_dir)
+        return behind_shim(view, found) or found
     try:
         trail = trace(view, absolute(name, working_dir=working_dir))
     except TrailError as error:
@@ -67,7 +69,7 @@ def locate(view: RootView, name: str, *, environment: Mapping[str, str], working
     problem = _why_not_executable(trail)
     if problem is not None:
         raise UserError(problem, remedy="give --binary=PATH with the path of a program")
-    return trail
+    return behind_shim(view, trail) or trail
 
 
 def _locate_on_path(view: RootView, name: str, *, environment: Mapping[str, str], working_dir: str) -> Trail:
