@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from sconify.image.config import ImageConfig
+from sconify.image.layer_writer import LayerWriter
+from sconify.image.reference import ImageReference
+from sconify.image.sink import write_image
 from tests.containers import COMMANDS, Convert, run
 from tests.e2e.conftest import Native, Result, explanation
 
@@ -311,3 +315,36 @@ def test_the_result_goes_to_standard_output_alone(home: dict[str, str], probe: N
     assert len(lines) == 1
     assert lines[0].startswith("sconify-")
     assert (tmp_path / "out/index.json").exists()
+
+
+def test_a_binary_that_can_not_run_is_replaced_or_refused(
+    convert: Convert, home: dict[str, str], probe: Native, tmp_path: Path
+) -> None:
+    """An image whose binary is for another architecture, and one that has it for this one."""
+    foreign = LayerWriter(tmp_path / "foreign.tar", epoch=0)
+    elf = bytearray(b"\x7fELF\x02\x01\x01" + bytes(57))
+    elf[16:20] = b"\x02\x00\xb7\x00"  # an executable for aarch64
+    foreign.add_bytes("/opt/bin/probe", bytes(elf), mode=0o755)
+    foreign.add_bytes("/app/secret", b"of the foreign image")
+    source = f"oci:{tmp_path}/foreign:x"
+    config = ImageConfig(entrypoint=("/opt/bin/probe", "/app/secret"))
+    layers = [foreign.finish()]
+    write_image(ImageReference.parse(source), config=config, layers=layers, workdir=tmp_path, overwrite=False).commit()
+    options = (f"--from={source}", "--binary=/opt/bin/probe", "--dir=/app")
+    refused = command(home, *options, f"--to=oci:{tmp_path}/a:x")
+    assert refused.returncode == 2
+    assert "aarch64" in refused.stderr
+    assert "--replacement-image" in refused.stderr
+    kept = command(
+        home, *options, f"--to=oci:{tmp_path}/a:x", f"--replacement-image={probe.image}",
+        "--disable-replace-unsconifiable-binaries",
+    )  # fmt: skip
+    assert "leave --disable-replace-unsconifiable-binaries out" in kept.stderr
+    other = command(home, *options, f"--to=oci:{tmp_path}/a:x", f"--replacement-image={probe.base}")
+    assert "no replacement image has probe" in other.stderr
+    assert not (tmp_path / "a").exists()
+    image = "sconify-test/option:replaced"
+    made = convert(*options, f"--to={image}", "--overwrite", f"--replacement-image={probe.image}")
+    assert "it is replaced by the one of" in made["stderr"]
+    lines = run("docker", "run", "--rm", image).stdout.splitlines()
+    assert {"answer 42", "file /app/secret: of the foreign image"} <= set(lines)

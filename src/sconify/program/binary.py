@@ -17,6 +17,10 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What container engines set when the image has no PATH."""
 
 
+class UnsconifiableError(UserError):
+    """A program that can't run on the target platform; the message says why."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
     """A program that can be converted: an x86-64 ELF executable of the image."""
@@ -129,10 +133,10 @@ def load_program(view: RootView, name: str, *, environment: Mapping[str, str], w
             remedy="give --binary=PATH with the path of a program",
         )
     if elf.libc is None:
-        raise UserError(
+        raise UnsconifiableError(
             f"{trail.path} is started by {elf.interpreter or 'no dynamic loader'}, expected the loader of glibc "
             "(ld-linux) or of musl (ld-musl)",
-            remedy="give --binary=PATH with a program for glibc or musl, or a static one",
+            remedy="give --binary=PATH with a program for glibc or musl, or a static one, or a --replacement-image",
         )
     return Program(trail=trail, elf=elf, libc=elf.libc)
 
@@ -156,7 +160,10 @@ def _check_runnable(trail: Trail, head: bytes) -> None:
     remedy = "convert the image's linux/amd64 variant"
     if identity.machine == MACHINE_X86_64 or identity.architecture == "i386":
         remedy = "give --binary=PATH with a 64-bit build of the program, or convert the image's linux/amd64 variant"
-    raise UserError(f"{trail.path} is for {bits}{identity.architecture}, expected 64-bit x86_64", remedy=remedy)
+    raise UnsconifiableError(
+        f"{trail.path} is for {bits}{identity.architecture}, expected 64-bit x86_64",
+        remedy=f"{remedy}, or give a --replacement-image that has it",
+    )
 
 
 def detect_symlinks(

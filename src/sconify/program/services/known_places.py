@@ -6,6 +6,7 @@ The places are those that the interpreter has built in (``ruby -e 'puts $:'``, `
 
 from __future__ import annotations
 
+import dataclasses
 import posixpath
 import re
 from collections.abc import Mapping
@@ -29,6 +30,8 @@ class KnownPlaces:
     """Absolute paths; ``{prefix}`` is the directory above the one of the program, links followed."""
     variables: tuple[str, ...] = ()
     """Variables whose directories, separated by colons, belong to the installation."""
+    programs: tuple[str, ...] = ()
+    """Programs that the interpreter itself runs when it starts."""
     landmarks: tuple[str, ...] = ()
     """If there are any, one of them must exist, so that another program of that name is not taken for it."""
 
@@ -44,7 +47,10 @@ class KnownPlaces:
         for variable in self.variables:
             named = [part for part in environment.get(variable, "").split(":") if part.startswith("/")]
             wanted += [(path, f"library of {self.name}, named by {variable}") for path in named]
-        return collect(view, wanted, links=self._missing_link(view, program))
+        wanted += [(path, f"run by {self.name} when it starts") for path in self.programs]
+        libraries = collect(view, wanted, links=self._missing_link(view, program))
+        run = [trail.entry for trail in (find(view, path) for path in self.programs) if trail is not None]
+        return dataclasses.replace(libraries, modules=(*libraries.modules, *run))
 
     def _filled(self, places: tuple[str, ...], program: Program) -> list[str]:
         prefix = posixpath.dirname(posixpath.dirname(program.path)).rstrip("/")
@@ -158,6 +164,8 @@ R = KnownPlaces(
     description="R_HOME with base and recommended packages, site libraries, what their shared objects need",
     pattern=re.compile(r"(?P<usual>R)"),
     landmarks=("{prefix}/../library/base",),
+    # Its utils package asks a shell where uname is.
+    programs=("/bin/sh", "/usr/bin/which", "/usr/bin/uname", "/bin/uname", "/bin/rm", "/bin/sed"),
     places=("{prefix}/..", "/usr/share/R", "/usr/local/lib/R", "/usr/lib/R/site-library", "/etc/R"),
     variables=("R_HOME", "R_LIBS", "R_LIBS_SITE", "R_SHARE_DIR", "R_INCLUDE_DIR"),
 )
