@@ -72,7 +72,7 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     _optional("--overwrite", is_flag=True, help="Replace TO_IMAGE if it exists."),
     _registry("--push-image", "push", is_flag=True, help="Push TO_IMAGE to its registry and report its digest."),
     _registry("--compression", type=click.Choice(["zstd", "gzip", "none"]),
-              help="Of the layers.  [default: none for the Docker engine, zstd elsewhere]"),
+              help="Of the layers; zstd needs Docker 23.  [default: none for the local Docker engine, else gzip]"),
     _registry("--authfile", type=FILE, metavar="FILE",
               help="Credentials for registries.  [default: those of docker login or skopeo login]"),
     _registry("--registry-cert-dir", type=FILE, metavar="DIR",
