@@ -370,6 +370,6 @@ def test_init_writes_a_file_that_converts(home: dict[str, str], probe: Native, t
     assert "--overwrite" in again.stderr
     assert command(home, f"--config={file}").returncode == 0
     assert (tmp_path / "out/index.json").exists()
-    explained = json.loads(command(home, f"--config={file}", "--explain", "--json", "--plain=/data").stdout)
+    explained = json.loads(command(home, f"--config={file}", "--explain", "--json", "--plain-file=/etc/motd").stdout)
     kinds = {region["prefix"]: region["protection"] for region in explained["regions"]}
     assert kinds["/app"] == "encrypted"
