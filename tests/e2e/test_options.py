@@ -238,6 +238,7 @@ def test_what_the_policy_puts_up_with(convert_probe: ConvertProbe) -> None:
         "simulated-platform", "debug-mode", "hyperthreading", "insecure-igpu", "outdated-tcb",
         "software-hardening-needed", "insecure-configuration",
     }  # fmt: skip
+    assert made.session.security.attestation.ignore_advisories == ("*",)
 
 
 def test_start_up_variables(convert_probe: ConvertProbe) -> None:
