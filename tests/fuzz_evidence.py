@@ -1,8 +1,8 @@
 """Fuzz the parsers of evidence and collateral: ``make fuzz``, or ``python -m tests.fuzz_evidence --seconds=600``.
 
 Genuine documents are changed at random (bits, bytes, cuts, insertions, splices, extreme numbers) and parsed. A parser
-gives a value or refuses with ``UntrustedDataError``; anything else, or a document that takes long, is a finding: it is
-printed in hex digits, and the run fails.
+gives a value or refuses with ``UntrustedDataError``; anything else, or a document that takes long, is a finding: its
+file is named, and the run fails.
 """
 
 from __future__ import annotations
@@ -11,22 +11,26 @@ import argparse
 import json
 import random
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import Certificate
 
 from sconify.attestation import cbor, der
 from sconify.attestation.collateral import AmdCollateral, IntelCollateral, parse_certificate, parse_crl
+from sconify.attestation.intel import verify_origin
 from sconify.attestation.pck import PlatformCertificate
 from sconify.attestation.quote import Quote
 from sconify.attestation.ratls import RaTlsCertificate
 from sconify.attestation.sgx import SgxEvidence
 from sconify.attestation.simulated import SimulatedEvidence
-from sconify.attestation.snp import certified_chip
+from sconify.attestation.snp import certified_chip, verify_report
 from sconify.attestation.snp_report import SnpReport
 from sconify.attestation.verify import verify_evidence
 from sconify.attestation.vm import VmEvidence
@@ -34,7 +38,7 @@ from sconify.errors import SconifyError, UntrustedDataError
 from sconify.las.tsm import vek_certificate
 from sconify.program.launch import LaunchManifest, measure_binary, runtime_path, sconified_binary
 from tests import attestation_vectors, ratls_certificate
-from tests.amd_pki import AmdPki
+from tests.amd_pki import NOW, AmdPki
 from tests.intel_pki import IntelPki, new_key, sgx_body, td_body
 from tests.unit.attestation.test_vm import evidence
 from tests.unit.las.test_tsm import VCEK, table
@@ -126,6 +130,36 @@ def _binaries() -> list[bytes]:
     return [whole[:0x28] + (64).to_bytes(8, "little") + whole[0x30:64] + whole[start:], whole[: 1 << 16]]
 
 
+_INTEL, _AMD = IntelPki(), AmdPki()
+
+
+@cache
+def _genuine() -> tuple[Quote, SnpReport, AmdCollateral, Certificate]:
+    return Quote.parse(_INTEL.quote(sgx_body())), SnpReport.parse(_AMD.report()), _AMD.collateral(), _AMD.vek()
+
+
+def _verify_chain(data: bytes) -> None:
+    """Verify a quote and a report with this certificate in the place of each of their chains."""
+    certificate = parse_certificate(data, "certificate")
+    quote, report, collateral, genuine = _genuine()
+    for chain in ((certificate, *quote.chain[1:]), (quote.chain[0], certificate, quote.chain[2])):
+        try:
+            verify_origin(replace(quote, chain=chain), test_root=_INTEL.root)
+        except UntrustedDataError:
+            continue
+    foreign = replace(collateral, intermediate=certificate)
+    for vek, above in ((certificate, collateral), (genuine, foreign)):
+        try:
+            verify_report(report, vek, above, at=NOW, test_root=_AMD.ark)
+        except UntrustedDataError:
+            continue
+
+
+def _chain() -> list[bytes]:
+    certificates = (_INTEL.pck, _INTEL.ca, _AMD.vek(), _AMD.vek("VLEK"), _AMD.ask)
+    return [certificate.public_bytes(Encoding.DER) for certificate in certificates]
+
+
 FORMATS = {
     "quote": Format(Quote.parse, _quotes),
     "report": Format(SnpReport.parse, _reports),
@@ -135,6 +169,7 @@ FORMATS = {
     "collateral": Format(IntelCollateral.parse, _collateral),
     "evidence": Format(_parse_evidence, _evidence),
     "amd": Format(_parse_amd, lambda: [*_amd(), table((VCEK.bytes, b"certificate"))]),
+    "chain": Format(_verify_chain, _chain),
     "binary": Format(lambda data: measure_binary(data, environment={"SCONE_HEAP": "1M"}), _binaries),
 }
 
@@ -176,15 +211,20 @@ def fuzz(name: str, seconds: float, seed: int) -> tuple[str, int, str | None]:
     while time.monotonic() < end:
         data = mutate(rng.choice(seeds), rng.choice(seeds), rng)
         begin = time.process_time()
+        finding = None
         try:
             found.parse(data)
         except SconifyError as error:
-            if not isinstance(error, UntrustedDataError) and name != "binary":
-                return name, count, f"{type(error).__name__}: {error.what}\n{data.hex()}"
+            if not isinstance(error, UntrustedDataError):
+                finding = f"{type(error).__name__}: {error.what}"
         except BaseException:
-            return name, count, f"{traceback.format_exc()}\n{data.hex()}"
+            finding = traceback.format_exc()
         if time.process_time() - begin > SLOW:
-            return name, count, f"took {time.process_time() - begin:.1f} s\n{data.hex()}"
+            finding = f"took {time.process_time() - begin:.1f} s"
+        if finding is not None:
+            with tempfile.NamedTemporaryFile(prefix=f"fuzz-{name}-", delete=False) as file:
+                file.write(data)
+            return name, count, f"{file.name}: {finding}"
         count += 1
     return name, count, None
 
