@@ -160,11 +160,11 @@ impl Volume {
         let mut attributes = self.find(&working, inode)?;
         let mut above = self.directory(&working, directory)?;
         check_name(name)?;
-        if attributes.kind == FileKind::Directory {
-            return Err(Errno::PERM.into());
-        }
         if self.entry(&working, directory, name)?.is_some() {
             return Err(Errno::EXIST.into());
+        }
+        if attributes.kind == FileKind::Directory {
+            return Err(Errno::PERM.into());
         }
         if above.links == 0 || attributes.links == 0 {
             return Err(Errno::NOENT.into());

@@ -83,10 +83,20 @@ impl Volume {
             // Two names of one inode: nothing is done.
             return Ok(None);
         }
-        self.check_not_inside(working, source, to.directory)?;
+        // In the order in which Linux looks, for programs that tell by the error.
+        if self.is_inside(working, to.directory, source)? {
+            return Err(Errno::INVAL.into());
+        }
+        if let Some(target) = target {
+            if self.is_inside(working, from.directory, target)? {
+                return Err(match mode {
+                    RenameMode::Exchange => Errno::INVAL.into(),
+                    _ => Errno::NOTEMPTY.into(),
+                });
+            }
+        }
         match target {
             Some(target) if mode == RenameMode::Exchange => {
-                self.check_not_inside(working, target, from.directory)?;
                 self.exchange(working, (from, source), (to, target), above_from, above_to)?;
                 Ok(None)
             }
@@ -214,15 +224,15 @@ impl Volume {
         }
     }
 
-    /// Refuses to move a directory into itself.
-    fn check_not_inside(&self, working: &Working, moved: Entry, directory: u64) -> Result<()> {
+    /// Whether a directory is an entry or beneath it.
+    fn is_inside(&self, working: &Working, directory: u64, entry: Entry) -> Result<bool> {
         let mut above = directory;
-        while moved.kind == FileKind::Directory && above != crate::ROOT_INODE {
-            if above == moved.inode {
-                return Err(Errno::INVAL.into());
+        while entry.kind == FileKind::Directory && above != crate::ROOT_INODE {
+            if above == entry.inode {
+                return Ok(true);
             }
             above = self.find(working, above)?.parent;
         }
-        Ok(())
+        Ok(false)
     }
 }

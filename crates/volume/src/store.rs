@@ -89,8 +89,12 @@ impl Store {
     /// Opens a database for reading and writing.
     pub(crate) fn open(directory: &Path) -> Result<Self> {
         let store = Self::new(directory.join(FILE_NAME), false, None);
+        let complete = !needs_recovery(directory);
         let connection = store.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         check_schema(&connection)?;
+        if complete {
+            store.check_length(&connection)?;
+        }
         set_up_log(&connection)?;
         store.set_writer(connection);
         Ok(store)
@@ -110,6 +114,7 @@ impl Store {
         let store = Self::new(directory.join(FILE_NAME), true, None);
         let connection = store.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         check_schema(&connection)?;
+        store.check_length(&connection)?;
         store.put_back(connection);
         Ok(store)
     }
@@ -242,6 +247,23 @@ impl Store {
         let pages = connection.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0));
         self.put_back(connection);
         Ok(u64::from(pages?) * u64::from(PAGE_SIZE.unsigned_abs()))
+    }
+
+    /// Refuses a database, all of whose pages are in its file, if that has another length.
+    fn check_length(&self, connection: &Connection) -> Result<()> {
+        let pages =
+            connection.pragma_query_value(None, "page_count", |row| row.get::<_, u32>(0))?;
+        let expected = u64::from(pages) * u64::from(PAGE_SIZE.unsigned_abs());
+        let found = std::fs::metadata(&self.path)
+            .map_err(|error| VolumeError::io(self.path.display().to_string(), error))?
+            .len();
+        if found != expected {
+            return Err(VolumeError::forged(
+                "the volume's database",
+                format!("it is truncated or extended: got {found} bytes, expected {expected}"),
+            ));
+        }
+        Ok(())
     }
 
     /// Whether a directory holds a database.
