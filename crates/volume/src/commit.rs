@@ -23,7 +23,7 @@ pub(crate) const SUPERBLOCK_ROW: u64 = 1;
 /// Content up to this length is kept in its record.
 const MAX_INLINE: usize = 1_024;
 /// Room on the disk that is left for removing files and for the tree.
-const RESERVE: u64 = 8 << 20;
+const RESERVE: u64 = 2 << 20;
 /// What a byte of content may take: in the log, in the database, and the tree above it.
 const SPREAD: u64 = 3;
 /// Chunks that may become dirty until the disk is asked for room again.
@@ -168,7 +168,8 @@ impl Volume {
         Ok(())
     }
 
-    /// Bytes that the disk and the free pages of the database have.
+    /// Bytes that the disk and the free pages of the database have for more, once the log was written back and has its full
+    /// size.
     pub(crate) fn available(&self) -> Result<u64> {
         if !self.store.is_durable() {
             return Ok(u64::MAX);
@@ -176,7 +177,8 @@ impl Volume {
         let directory = self.store.directory();
         let disk = statvfs(directory)
             .map_err(|errno| VolumeError::io(directory.display().to_string(), errno.into()))?;
-        Ok(disk.f_bavail * disk.f_frsize + self.store.free_bytes()?)
+        let available = disk.f_bavail * disk.f_frsize + self.store.free_bytes()?;
+        Ok(available.saturating_sub(self.store.growth()?))
     }
 }
 

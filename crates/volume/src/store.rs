@@ -242,6 +242,14 @@ impl Store {
         self.pages("page_count")
     }
 
+    /// Bytes by which database and log will grow without more being written.
+    pub(crate) fn growth(&self) -> Result<u64> {
+        let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        let log = u64::from(CHECKPOINT_PAGES.unsigned_abs() * PAGE_SIZE.unsigned_abs());
+        let log = log.saturating_sub(length(&self.path.with_file_name(WAL_NAME)));
+        Ok(log + self.database_bytes()?.saturating_sub(length(&self.path)))
+    }
+
     fn pages(&self, pragma: &str) -> Result<u64> {
         let connection = self.reader()?;
         let pages = connection.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0));
@@ -317,7 +325,10 @@ impl Store {
                 let written = write_rows(connection, rows);
                 if matches!(written, Err(VolumeError::Full(_))) {
                     // The log may have room once its pages were written back.
-                    connection.query_row("PRAGMA wal_checkpoint(RESTART)", (), |_| Ok(()))?;
+                    let restart = "PRAGMA wal_checkpoint(RESTART)";
+                    if connection.query_row(restart, (), |_| Ok(())).is_err() {
+                        return written;
+                    }
                     write_rows(connection, rows)?;
                 } else {
                     written?;
