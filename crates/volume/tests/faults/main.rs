@@ -1,7 +1,7 @@
 //! Full disks and failing ones: a program gets the right error number, nothing that was committed is lost, and the volume is
 //! used on as soon as the disk allows.
 //!
-//! Errors of the disk are injected into a process of its own by a preloaded library; the full disk is a small tmpfs in
+//! Errors and delays of the disk are injected into a process of its own by a preloaded library; the full disk is a small tmpfs in
 //! a mount namespace of its own. Where no namespace is allowed the latter says so.
 
 #[path = "../harness/mod.rs"]
@@ -10,6 +10,7 @@ mod harness;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 use harness::{assert_sound, create, create_file, key, new, read_file, reopen};
 use rustix::io::Errno;
@@ -86,6 +87,26 @@ fn failing_disk(directory: &Path) {
         assert!(after.counter > state.counter);
         assert_sound(&volume);
     }
+    // Nobody waits for a slow disk but who asked for it: not for content that must be read from it, nor to write.
+    fs::write(&fault, "-1500").unwrap();
+    std::thread::scope(|scope| {
+        create_file(&volume, "slow", &[1; 3_000]);
+        let begin = Instant::now();
+        let committer = scope.spawn(|| volume.commit().unwrap());
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(read_file(&volume, "file").unwrap() == content);
+        assert!(read_file(&volume, "slow").unwrap() == [1; 3_000]);
+        create_file(&volume, "meanwhile", b"content");
+        volume.unlink(ROOT_INODE, b"meanwhile").unwrap();
+        assert!(
+            begin.elapsed() < Duration::from_millis(1_200),
+            "{:?}",
+            begin.elapsed()
+        );
+        committer.join().unwrap();
+        assert!(begin.elapsed() >= Duration::from_millis(1_400));
+    });
+    fs::remove_file(&fault).unwrap();
     // More than is kept in memory: the writer is told, not the memory filled.
     fs::write(&fault, Errno::NOSPC.raw_os_error().to_string()).unwrap();
     let refused =
