@@ -2,8 +2,6 @@
 
 use std::error::Error;
 
-use rustix::io::Errno;
-
 use crate::attest::{AttestError, CasError, LasError, Refusal};
 use crate::config::ConfigError;
 use crate::log;
@@ -35,6 +33,8 @@ pub enum Code {
     System = 118,
     /// A state that can't be.
     Bug = 119,
+    /// A protected file is missing or is not what the index says.
+    Integrity = 120,
 }
 
 /// Why the runtime ends: what, why, and what to do.
@@ -93,6 +93,13 @@ impl Failure {
             settings.cas.host, settings.cas.port, settings.config_id
         ));
         failure.mended_by(remedy)
+    }
+
+    /// A protected file that can't be given to the program as it was converted.
+    pub fn of_integrity(path: &dyn std::fmt::Display, error: &dyn Error) -> Self {
+        let what = format!("The protected file {path} is not as it was converted");
+        Self::new(Code::Integrity, what, error)
+            .mended_by("run the image that sconify_image made, unchanged; convert it again if its storage is damaged")
     }
 
     /// The exit code.
@@ -175,9 +182,6 @@ impl From<SupervisorError> for Failure {
             }
             SupervisorError::WorkingDirectory { .. } => failure("let pwd of the session name a directory of the image, and protect it with --dir"),
             SupervisorError::Unsupported { .. } => failure("run on a kernel and an engine that have what is lacking"),
-            SupervisorError::Program { error: Errno::IO, .. } => {
-                failure("use the image as it was converted: the line above names the file that was changed and the check that failed")
-            }
             _ => failure("convert the image again; -e SCONE_LOG=debug says more"),
         }
     }

@@ -13,9 +13,11 @@ use rustix::fs::{
 use rustix::io::{pread, Errno};
 use sconify_shield::{read_plain, Index, Kind, ShieldError, Storage};
 
+use crate::failure::Failure;
 use crate::kernel::mapping;
 use crate::kernel::process::is_sole_holder;
 
+use super::init;
 use super::packs::Packs;
 use super::program::{self, Interpreter};
 use super::tree::{Name, Node, Tree};
@@ -125,7 +127,8 @@ impl Contents {
     /// The verified content of a node.
     ///
     /// # Errors
-    /// `EIO` if it can't be had or does not verify; a line in the log then names the file and the check.
+    /// What making it gives, such as `ENOMEM`; a line in the log then names the file. A content that was changed ends this process: an error, which the
+    /// program might take for a file that it can do without, would let the host choose what the program does.
     pub fn get(&self, tree: &Tree, node: Node, form: Form) -> Result<Arc<MemoryFile>, Errno> {
         let key = (tree.metadata(node).inode, form);
         let slot = Arc::clone(
@@ -141,10 +144,10 @@ impl Contents {
             return Ok(Arc::clone(file));
         }
         let file = self.make(tree, node, form).map_err(|error| {
-            let (path, text) = (Name(tree.path(node)).to_string(), error.to_string());
-            // Some errors name the file themselves.
-            let text = text.strip_prefix(&format!("{path}: ")).unwrap_or(&text);
-            error!("{path}: {text}");
+            if error.is_tampering() {
+                end_tampered(tree.path(node), &error);
+            }
+            error!("{}: {error}", Name(tree.path(node)));
             error.errno()
         })?;
         let file = Arc::new(file);
@@ -285,6 +288,18 @@ pub enum ContentError {
 }
 
 impl ContentError {
+    /// Whether the host, not a lack of memory or descriptors, keeps the content from us.
+    fn is_tampering(&self) -> bool {
+        match self {
+            Self::Shield(_) => true,
+            Self::Open { error, .. } => !matches!(
+                *error,
+                Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::ACCESS | Errno::PERM
+            ),
+            Self::Program(_) | Self::Kernel(_) => false,
+        }
+    }
+
     fn errno(&self) -> Errno {
         match self {
             Self::Kernel(error @ (Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC)) => {
@@ -294,6 +309,13 @@ impl ContentError {
             _ => Errno::IO,
         }
     }
+}
+
+/// Ends the program and this process: nothing goes on with a file system that the host has changed.
+fn end_tampered(path: &[u8], error: &ContentError) -> ! {
+    let failure = Failure::of_integrity(&Name(path), error);
+    failure.report();
+    init::end(failure.code().into());
 }
 
 fn create(path: &[u8]) -> Result<OwnedFd, Errno> {

@@ -1,12 +1,24 @@
 //! What process 1 owes its container: signals are passed on, orphans are reaped, and nothing outlives the program.
 
 use std::fs;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use rustix::io::Errno;
 
 use crate::executor::ExitStatus;
+use crate::kernel::process::exit;
 use crate::kernel::signal::{self, End};
+
+/// The exit code of a runtime that has ended its program, or 0.
+static VERDICT: AtomicI32 = AtomicI32::new(0);
+
+/// Ends the program and this process, because what the program would go on with can't be trusted.
+pub fn end(code: i32) -> ! {
+    VERDICT.store(code, Ordering::Release);
+    kill_children();
+    exit(code);
+}
 
 /// Waits for the end of `child`, passing signals on to it and reaping whatever else ends.
 pub fn supervise(child: i32, tracing: &RwLock<()>) -> ExitStatus {
@@ -19,6 +31,9 @@ pub fn supervise(child: i32, tracing: &RwLock<()>) -> ExitStatus {
             signal => signal::send(child, signal),
         }
     };
+    if VERDICT.load(Ordering::Acquire) != 0 {
+        exit(VERDICT.load(Ordering::Acquire));
+    }
     end_all(tracing);
     match end {
         End::Exited(code) => ExitStatus::Exited(code),
@@ -41,9 +56,7 @@ fn reap_all(child: i32, tracing: &RwLock<()>) -> Option<End> {
 /// Kills what the program has left behind. Orphans become our children, so the rounds end when there are none.
 fn end_all(tracing: &RwLock<()>) {
     loop {
-        for process in children() {
-            signal::send(process, libc::SIGKILL);
-        }
+        kill_children();
         {
             let _exclusive = tracing.write().unwrap_or_else(PoisonError::into_inner);
             loop {
@@ -59,6 +72,13 @@ fn end_all(tracing: &RwLock<()>) {
             // Killed processes end in their own time, and tell.
             signal::wait();
         }
+    }
+}
+
+/// Kills the program and what it has left to us.
+fn kill_children() {
+    for process in children() {
+        signal::send(process, libc::SIGKILL);
     }
 }
 

@@ -8,12 +8,13 @@ use std::thread;
 use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
+use crate::failure::Code;
 use crate::kernel::filter;
 use crate::kernel::notify::Notification;
-use crate::kernel::process::exit;
 
 use super::call::{Answer, Call, Reply};
 use super::execute::{self, Arguments, Plan};
+use super::init::end;
 use super::look::{self, Subject};
 use super::modify::{self, Change};
 use super::record::Layout;
@@ -24,7 +25,7 @@ const WORKERS_AT_FIRST: usize = 2;
 /// When all are busy one more is started, up to this many: each traced `exec` occupies one.
 const WORKERS_LIMIT: usize = 64;
 /// Exit code of a runtime that has a defect.
-const DEFECT: i32 = 70;
+const DEFECT: i32 = Code::Bug as i32;
 
 /// The workers of one filter.
 pub struct Workers {
@@ -43,7 +44,7 @@ impl Workers {
         panic::set_hook(Box::new(move |info| {
             report(info);
             fatal!("a defect in the runtime: {info}");
-            exit(DEFECT);
+            end(DEFECT);
         }));
         let workers = Arc::new(Self {
             shield,
@@ -77,7 +78,7 @@ impl Workers {
             self.idle.fetch_sub(1, Ordering::Relaxed);
             if self.total.fetch_sub(1, Ordering::Relaxed) == 1 {
                 fatal!("no worker thread can be started: {error}");
-                exit(DEFECT);
+                end(DEFECT);
             }
         }
     }
@@ -96,7 +97,7 @@ impl Workers {
                 Err(Errno::PIPE) => return,
                 Err(error) => {
                     fatal!("trapped calls can't be received: {error}");
-                    exit(DEFECT);
+                    end(DEFECT);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::world::{flip, plant_link, Plan};
+use super::world::{flip, plant_link, Plan, World};
 use super::{big, world};
 
 #[test]
@@ -81,15 +81,8 @@ fn listings_come_from_the_index() {
         world.probe(&["list", &world.path("plain")]).stdout(),
         expected(&plain)
     );
-    let opened = world
-        .probe(&[
-            "open",
-            &world.path("app/planted"),
-            &world.path("plain/file"),
-        ])
-        .table();
+    let opened = world.probe(&["open", &world.path("app/planted")]).table();
     assert_eq!(opened[&world.path("app/planted")], "ENOENT");
-    assert_eq!(opened[&world.path("plain/file")], "EIO");
 }
 
 #[test]
@@ -322,35 +315,37 @@ fn permissions_count() {
     assert_eq!(results(&[]), ["ok", "ok", "ok"]);
 }
 
+/// Opens three files and expects that the runtime ends everything at the second one, saying why.
+#[track_caller]
+fn assert_ends_the_program(world: &World, file: &str, reasons: &[&str]) {
+    let paths = ["app/data", file, "app/big"].map(|name| world.path(name));
+    let run = world.probe(&["open", &paths[0], &paths[1], &paths[2]]);
+    let log = run.log();
+    assert_eq!(run.code(), 120, "{}{log}", run.said());
+    for reason in reasons {
+        assert!(log.contains(reason), "{reason:?} is not in {log}");
+    }
+    assert!(!run.said().contains(&paths[1]), "{}", run.said());
+}
+
 #[test]
-fn a_flipped_bit_is_an_error_that_names_file_and_check() {
+fn a_flipped_bit_in_a_pack_ends_the_program() {
     let world = world();
     let size = fs::metadata(world.path("pack")).unwrap().len() as usize;
     // In the last chunk, which is that of the last file of the pack.
     flip(world.path("pack").as_ref(), size - 10).unwrap();
-    flip(world.path("plain/file").as_ref(), 3).unwrap();
-    let run = world.probe(&[
-        "open",
-        &world.path("app/sub/two"),
-        &world.path("plain/file"),
-        &world.path("app/big"),
-    ]);
-    let table = run.table();
-    assert_eq!(table[&world.path("app/sub/two")], "EIO", "{}", run.log());
-    assert_eq!(table[&world.path("plain/file")], "EIO");
-    let log = run.log();
-    assert!(
-        log.contains(&world.path("app/sub/two")) && log.contains("does not authenticate"),
-        "{log}"
-    );
-    assert!(
-        log.contains("chunk ") && log.contains(&format!("of pack {}", world.path("app"))),
-        "{log}"
-    );
-    assert!(
-        log.contains(&world.path("plain/file")) && log.contains("SHA-256"),
-        "{log}"
-    );
+    let pack = format!("of {}: it does not authenticate", world.path("pack"));
+    assert_ends_the_program(&world, "app/sub/two", &["chunk ", &pack]);
+}
+
+#[test]
+fn a_changed_or_missing_plain_file_ends_the_program() {
+    let world = world();
+    let path = world.path("plain/file");
+    flip(path.as_ref(), 3).unwrap();
+    assert_ends_the_program(&world, "plain/file", &[&path, "SHA-256"]);
+    fs::remove_file(&path).unwrap();
+    assert_ends_the_program(&world, "plain/file", &[&path, "can't be opened"]);
 }
 
 #[test]
