@@ -2,7 +2,7 @@
 //!
 //! The policy service records one [`State`] per volume: the newest that the runtime reported. The database is the
 //! host's, who may put back any state that ever was. [`judge`] compares the two; it does no I/O. The rules, and what a
-//! host gains by each replay, stand in `docs/decisions/0001-volume-freshness.md`:
+//! host gains by each replay, stand in `docs/decisions/0005-volume-freshness.md`:
 //!
 //! * the recorded state itself is accepted;
 //! * a *successor*, a state whose authenticated history holds the recorded one, is accepted where the caller says so
@@ -50,6 +50,11 @@ pub enum Expected {
         volume: Option<VolumeId>,
         /// Which states other than the recorded one may be used.
         accept: Accept,
+    },
+    /// The owner named this root, and no state was recorded yet: a volume that was imported. Its counter is not known.
+    Initial {
+        /// The root.
+        root: [u8; 32],
     },
     /// Whatever authenticates under the key: no protection from rollback, or the owner's explicit will.
     Any,
@@ -106,6 +111,11 @@ pub enum Stale {
         /// The recorded one.
         expected: u64,
     },
+    /// The root is not the one that the owner named, nor is that one of the latest in its history.
+    NotInitial {
+        /// The counter on disk.
+        found: u64,
+    },
     /// The volume was used although no state was recorded.
     Unrecorded {
         /// The counter on disk.
@@ -147,6 +157,10 @@ impl fmt::Display for Stale {
                 f,
                 "it is newer: got commit {found}, expected exactly the recorded commit {expected}"
             ),
+            Self::NotInitial { found } => write!(
+                f,
+                "it is older, forked or foreign: its root at commit {found} is not the one that its owner named"
+            ),
             Self::Unrecorded { found } => write!(
                 f,
                 "it was used before: got commit {found}, but no state of it is recorded"
@@ -172,8 +186,8 @@ pub(crate) enum Ancestor {
 
 /// Decides whether an authenticated state may be used.
 ///
-/// `ancestor` tells the root of an earlier commit of the same history; it is asked at most once, for a counter below
-/// that of `found`.
+/// `recent` are the roots of the commits before `found`, the newest last. `ancestor` tells the root of any earlier commit of
+/// the same history; it is asked at most once, for a counter below that of `found`.
 ///
 /// # Errors
 /// What `ancestor` fails with, or the reason of the refusal.
@@ -181,10 +195,23 @@ pub(crate) fn judge<E: From<Stale>>(
     volume: VolumeId,
     found: State,
     expected: &Expected,
+    recent: &[[u8; 32]],
     ancestor: impl FnOnce(u64) -> Result<Ancestor, E>,
 ) -> Result<Accepted, E> {
     let (state, accept) = match expected {
         Expected::Any => return Ok(Accepted::Unchecked),
+        Expected::Initial { root } => {
+            let newer = recent
+                .iter()
+                .rev()
+                .position(|earlier| earlier == root)
+                .map(|distance| Accepted::Successor(distance as u64 + 1));
+            let same = (found.root == *root).then_some(Accepted::Same);
+            let found = found.counter;
+            return same
+                .or(newer)
+                .ok_or_else(|| Stale::NotInitial { found }.into());
+        }
         Expected::Unused if found.counter == 1 => return Ok(Accepted::Same),
         Expected::Unused => {
             return Err(Stale::Unrecorded {
@@ -252,7 +279,8 @@ mod tests {
 
     /// The history of `found`: commit 5 has root 5 and so on; nothing before 3 is remembered.
     fn verdict(found: State, expected: Expected) -> Result<Accepted, Stale> {
-        judge(VOLUME, found, &expected, |counter| {
+        let recent = [[5; 32], [6; 32]];
+        judge(VOLUME, found, &expected, &recent, |counter| {
             assert!(counter < found.counter);
             Ok(if counter < 3 {
                 Ancestor::Forgotten
@@ -305,6 +333,21 @@ mod tests {
                 Err(Stale::Unrecorded { found: 2 }),
             ),
             (state(2, 2), Expected::Any, Ok(Accepted::Unchecked)),
+            (
+                state(7, 7),
+                Expected::Initial { root: [7; 32] },
+                Ok(Accepted::Same),
+            ),
+            (
+                state(7, 7),
+                Expected::Initial { root: [5; 32] },
+                Ok(Accepted::Successor(2)),
+            ),
+            (
+                state(7, 7),
+                Expected::Initial { root: [8; 32] },
+                Err(Stale::NotInitial { found: 7 }),
+            ),
         ];
         for (found, expected, verdict_expected) in cases {
             assert_eq!(

@@ -187,7 +187,13 @@ impl Volume {
                 .ancestor(&superblock, counter)
                 .map_err(Refusal::Failed)
         };
-        let accepted = judge(volume.id(), volume.state(), expected, ancestor);
+        let accepted = judge(
+            volume.id(),
+            volume.state(),
+            expected,
+            &superblock.recent,
+            ancestor,
+        );
         let accepted = accepted.map_err(|refusal| match refusal {
             Refusal::Stale(reason) => stale(reason),
             Refusal::Failed(error) => error,
