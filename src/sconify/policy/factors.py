@@ -91,7 +91,7 @@ class Factor(Part):
         return self.tdx is not None or self.snp is not None
 
 
-Factors = Annotated[tuple[Annotated[Factor, OR_VARIABLE], ...], Field(min_length=1), ONE_OR_MORE]
+Factors = Annotated[tuple[Annotated[Factor, OR_VARIABLE], ...], ONE_OR_MORE]
 
 
 def _platform(value: object) -> str:

@@ -141,7 +141,7 @@ REFUSED = [
     (service(f"mrenclaves: [{M}]").replace("command: p", "command: ['@@0']"), "first is @@1"),
     (service(f"mrenclaves: [{M}], environment: {{A: x, '\\@\\@A': ''}}"), "as well"),
     (service("attestation: {}"), "it names nothing"),
-    (service("attestation: []"), "at least 1 item"),
+    (service("attestation: []"), "no attestation factor"),
     (service(f"attestation: {{mrenclave: {M}, signer: {{mrsigner: {M}}}}}"), "isvprodid: this key is missing"),
     (service(f"attestation: {{signer: {{mrsigner: {M}, isvprodid: 1, isvsvn: 1, isvsvn_min: 1}}}}"), "exclude"),
     (service(f"attestation: {{signer: {{mrsigner: {M}, isvprodid: 1, isvsvn_min: 3, isvsvn_max: 2}}}}"), "no version"),
