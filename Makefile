@@ -61,6 +61,7 @@ bench-attestation: setup
 # Ten minutes for each format of evidence, all at once; FUZZ_SECONDS shortens it.
 fuzz: setup
 	python -m tests.fuzz_evidence --seconds=$(or $(FUZZ_SECONDS),600)
+	python -m tests.fuzz_sessions --seconds=$(or $(FUZZ_SECONDS),600)
 
 lock:
 	uv pip compile --quiet --generate-hashes --extra dev pyproject.toml -o requirements.lock

@@ -148,7 +148,9 @@ class _Builder:
             mark = _mark(event)
             target = self._anchors.get(event.anchor or "")
             if target is None:
-                raise UserError(f"{mark}: alias *{event.anchor} has no finished anchor before it")
+                raise UserError(
+                    f"{mark}: an alias (text that begins with *) has no finished anchor before it; write text in quotes"
+                )
             self._place(_Node(target.value, mark, target.weight, target.members, target.keys))
         elif isinstance(event, yaml.ScalarEvent):
             mark = _mark(event)
@@ -210,7 +212,7 @@ class _Builder:
             raise UserError(f"{node.mark}: an alias can't be a key")
         name, mark = key
         if name in parent.value:
-            raise UserError(f'{mark}: key "{name}" is given twice, first at {parent.keys[name]}')
+            raise UserError(f"{mark}: a key is given twice, first at {parent.keys[name]}")
         parent.value[name] = node.value
         parent.members[name] = node
         parent.keys[name] = mark
