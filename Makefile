@@ -1,7 +1,7 @@
 # make setup | demo | test | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test test-rust test-unit test-integration lint format bench bench-attestation fuzz lock clean
+.PHONY: setup demo test test-rust test-unit test-integration lint check-help format bench bench-attestation fuzz lock clean
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -36,6 +36,9 @@ lint: setup
 	mypy
 	cargo fmt --all --check
 	cargo clippy --quiet --locked --all-targets -- -D warnings
+
+check-help: setup
+	pytest tests/unit/cli/test_help.py tests/unit/cli/test_config_file.py
 
 format: setup
 	ruff check --fix .
