@@ -167,6 +167,7 @@ class Release:
             session_version=session.stored.version,
             evidence=evidence.kind if evidence else "none",
             measurement=evidence.measurement.hex() if evidence else None,
+            quote=evidence.platform.identity.hex() if evidence and evidence.platform else None,
             tolerated=", ".join(tolerated) or None,
             run=run,
         )
