@@ -33,7 +33,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A world with `app` (encrypted), `plain` (authenticated) and `host`, the probe as `app/probe` and `app/static`, and a shell.
+    /// A world with `app` (encrypted), `plain` (authenticated), `host` and `scratch` (ephemeral), the probe as `app/probe` and `app/static`, and a shell.
     pub fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -57,6 +57,7 @@ impl Plan {
             ("app", RegionKind::Encrypted),
             ("plain", RegionKind::Authenticated),
             ("host", RegionKind::Host),
+            ("scratch", RegionKind::Ephemeral),
         ] {
             fs::create_dir(root.join(name)).unwrap();
             builder
@@ -77,7 +78,7 @@ impl Plan {
         for name in ["app", "plain"] {
             plan.directory(&plan.root.join(name));
         }
-        for (name, (content, _)) in ["probe", "static"].into_iter().zip(probes()) {
+        for (name, (content, _)) in ["probe", "static", "calls"].into_iter().zip(probes()) {
             plan.encrypted(name, content, 0o755);
         }
         for library in &probes()[0].1 {
@@ -309,6 +310,11 @@ impl Drop for World {
 pub struct Run(Output);
 
 impl Run {
+    /// Of a program that was run otherwise.
+    pub fn new(output: Output) -> Self {
+        Self(output)
+    }
+
     /// Standard output of a program that exited with 0.
     #[track_caller]
     pub fn stdout(&self) -> String {
@@ -344,25 +350,12 @@ impl Run {
     }
 }
 
-/// The probe, dynamic and static, each with the libraries that it needs.
-fn probes() -> &'static [(Vec<u8>, Vec<PathBuf>); 2] {
-    static PROBES: OnceLock<[(Vec<u8>, Vec<PathBuf>); 2]> = OnceLock::new();
+/// The probe, dynamic and static, and the program of all calls, each with the libraries that it needs.
+fn probes() -> &'static [(Vec<u8>, Vec<PathBuf>); 3] {
+    static PROBES: OnceLock<[(Vec<u8>, Vec<PathBuf>); 3]> = OnceLock::new();
     PROBES.get_or_init(|| {
-        ["", "-static"].map(|option| {
-            let output =
-                std::env::temp_dir().join(format!("sconify-probe-{}{option}", std::process::id()));
-            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/supervisor/probe.c");
-            let options = ["-O1", "-pthread"]
-                .into_iter()
-                .chain((!option.is_empty()).then_some(option));
-            let status = Command::new("cc")
-                .args(options)
-                .arg("-o")
-                .arg(&output)
-                .arg(source)
-                .status()
-                .unwrap();
-            assert!(status.success());
+        [("probe", ""), ("probe", "-static"), ("calls", "")].map(|(name, option)| {
+            let output = compile(name, option);
             let libraries = if option.is_empty() {
                 libraries(&output)
             } else {
@@ -373,6 +366,27 @@ fn probes() -> &'static [(Vec<u8>, Vec<PathBuf>); 2] {
             (content, libraries)
         })
     })
+}
+
+/// Compiles a program of these tests to a file of its own.
+pub fn compile(name: &str, option: &str) -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let output =
+        std::env::temp_dir().join(format!("sconify-{name}-{}-{number}", std::process::id()));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/supervisor/{name}.c"));
+    let options = ["-O1", "-pthread"]
+        .into_iter()
+        .chain((!option.is_empty()).then_some(option));
+    let status = Command::new("cc")
+        .args(options)
+        .arg("-o")
+        .arg(&output)
+        .arg(source)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    output
 }
 
 fn libraries(program: &Path) -> Vec<PathBuf> {
