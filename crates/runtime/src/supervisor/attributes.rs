@@ -189,7 +189,13 @@ impl Clock {
 
 /// Serves `utimensat` and its kin; the times are in argument `times`.
 pub fn change_times(call: &Call, subject: Subject, times: usize, clock: Clock) -> Reply {
-    let moments = clock.read(call, times)?;
+    let moments = match clock.read(call, times) {
+        // Nanoseconds are looked at only when the path is found.
+        Err(Errno::INVAL) if clock == Clock::Nanoseconds => {
+            return change(call, subject, |_| Err(Errno::INVAL));
+        }
+        moments => moments?,
+    };
     if moments == [Moment::Omit; 2] {
         return Ok(Answer::Value(0));
     }
@@ -220,12 +226,14 @@ pub fn truncate(call: &Call, subject: Subject, length: i64) -> Reply {
     let Ok(length) = u64::try_from(length) else {
         return Err(Errno::INVAL);
     };
-    change(call, subject, |inode| {
-        match FileType::from_raw_mode(call.shield.tree.writable.metadata(inode)?.mode) {
+    if let Target::Node(node) = subject.target(call)? {
+        match FileType::from_raw_mode(call.shield.tree.metadata(node).mode) {
             FileType::RegularFile => {}
             FileType::Directory => return Err(Errno::ISDIR),
             _ => return Err(Errno::INVAL),
         }
+    }
+    change(call, subject, |inode| {
         call.permit(Node::Writable(inode), want::WRITE, Identity::FileSystem)?;
         let content = call.shield.content(inode)?;
         let grows = length > fstat(&*content)?.st_size as u64;
@@ -289,27 +297,27 @@ pub fn attribute_names(call: &Call, subject: Subject) -> Reply {
 
 /// Serves the `setxattr` family, and `removexattr` if `removes`.
 pub fn set_attribute(call: &Call, subject: Subject, removes: bool) -> Reply {
+    let setting = match call.int(4) {
+        _ if removes => Setting::Any,
+        0 => Setting::Any,
+        libc::XATTR_CREATE => Setting::Create,
+        libc::XATTR_REPLACE => Setting::Replace,
+        _ => return Err(Errno::INVAL),
+    };
+    let name = name(call)?;
+    let value = if removes {
+        None
+    } else {
+        let size = call.address(3) as usize;
+        if size > VALUE_LIMIT {
+            return Err(Errno::TOOBIG);
+        }
+        let mut value = vec![0; size];
+        let memories = &call.shield.memories;
+        memories.read_exact(call.task, call.address(2), &mut value)?;
+        Some(value)
+    };
     change(call, subject, |inode| {
-        let name = name(call)?;
-        let setting = match call.int(4) {
-            _ if removes => Setting::Any,
-            0 => Setting::Any,
-            libc::XATTR_CREATE => Setting::Create,
-            libc::XATTR_REPLACE => Setting::Replace,
-            _ => return Err(Errno::INVAL),
-        };
-        let value = if removes {
-            None
-        } else {
-            let size = call.address(3) as usize;
-            if size > VALUE_LIMIT {
-                return Err(Errno::TOOBIG);
-            }
-            let mut value = vec![0; size];
-            let memories = &call.shield.memories;
-            memories.read_exact(call.task, call.address(2), &mut value)?;
-            Some(value)
-        };
         check_attribute(call, inode, &name)?;
         let system = call.shield.tree.writable.system(inode);
         system.set_attribute(inode.number, &name, value.as_deref(), setting)

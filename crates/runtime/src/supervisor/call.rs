@@ -231,7 +231,8 @@ impl<'a> Call<'a> {
                 Base::Inode(inode) => start = Start::Inode(inode),
             }
         }
-        let given = matches!(start, Start::Root).then(|| current.clone());
+        // Whether the kernel gets there by the program's own arguments: through links of the host at most, which lead to the host's part.
+        let mut is_native = matches!(start, Start::Root);
         let search = |node| self.permit(node, want::EXECUTE, Identity::FileSystem);
         for _ in 0..LINK_LIMIT {
             let (place, spot) = self.shield.tree.walk(&start, &current, last, &search)?;
@@ -244,17 +245,19 @@ impl<'a> Call<'a> {
                 Place::Undeclared => return Ok((Target::Undeclared, None)),
                 Place::Host(path) => path,
             };
+            is_native &= collapse(&host) == collapse(&current);
             let next = match procfs::inspect(self, &host, follow)? {
-                Proc::Redirect(path) => Some(path),
+                Proc::Redirect(path) => {
+                    is_native = false;
+                    Some(path)
+                }
                 Proc::Node(node) => return Ok((Target::Node(node), None)),
                 Proc::Native => None,
                 Proc::Outside => self.host_link(&host, follow)?,
             };
             match next {
                 Some(path) => (start, current) = (Start::Root, path),
-                None if given.is_some_and(|given| collapse(&host) == collapse(&given)) => {
-                    return Ok((Target::Host, None))
-                }
+                None if is_native => return Ok((Target::Host, None)),
                 None => return Ok((Target::HostAt(procfs::absolute_self(self, host)), None)),
             }
         }

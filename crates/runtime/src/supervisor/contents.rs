@@ -21,7 +21,7 @@ use super::init;
 use super::packs::Packs;
 use super::program::{self, Interpreter};
 use super::tree::{Name, Node, Tree};
-use super::writable;
+use super::writable::{self, Content, Inode};
 
 /// Contents up to this size are decrypted into a buffer and written: cheaper than the page faults of a fresh mapping.
 const WRITTEN_AT_ONCE: u64 = 1 << 20;
@@ -148,6 +148,9 @@ impl Contents {
     /// program might take for a file that it can do without, would let the host choose what the program does.
     pub fn get(&self, tree: &Tree, node: Node, form: Form) -> Result<Arc<MemoryFile>, Errno> {
         let key = (tree.metadata(node).inode, form);
+        if let Node::Writable(_) = node {
+            return self.snapshot(tree, node, form);
+        }
         let slot = Arc::clone(
             self.slots
                 .lock()
@@ -170,6 +173,41 @@ impl Contents {
         let used = self.used.fetch_add(cost, Ordering::Relaxed) + cost;
         if used > self.evict_at.load(Ordering::Relaxed) {
             self.evict();
+        }
+        Ok(file)
+    }
+
+    /// The content of a regular file of a writable region, open for reading and writing.
+    ///
+    /// # Errors
+    /// As [`Contents::get`].
+    pub fn writable(&self, tree: &Tree, inode: Inode) -> Result<Arc<OwnedFd>, Errno> {
+        let system = tree.writable.system(inode);
+        match system.content(inode.number)? {
+            Content::Memory(file) => Ok(file),
+            Content::Initial(id) => system.load(inode.number, self.copy(tree, id)?),
+        }
+    }
+
+    /// What a writable file holds now, to be executed: made anew each time, since it may change. The last one is kept, because it tells what a process runs.
+    fn snapshot(&self, tree: &Tree, node: Node, form: Form) -> Result<Arc<MemoryFile>, Errno> {
+        let file = self
+            .make(tree, node, form)
+            .map_err(|error| failed(tree, node, &error))?;
+        let file = Arc::new(file);
+        let key = (tree.metadata(node).inode, form);
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = Arc::new(Mutex::new(Some(Arc::clone(&file))));
+        self.used.fetch_add(self.cost(&file), Ordering::Relaxed);
+        let old = slots.insert(key, slot);
+        drop(slots);
+        let old = old.and_then(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(old) = old {
+            self.used.fetch_sub(self.cost(&old), Ordering::Relaxed);
+            if is_sole_holder(old.file.as_fd()) {
+                let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+                nodes.remove(&old.inode);
+            }
         }
         Ok(file)
     }
@@ -221,7 +259,17 @@ impl Contents {
                 target.copy_from_slice(tree.injected_content(number));
                 return Ok(());
             }
-            Node::Writable(_) => return Err(ContentError::Kernel(Errno::ACCESS)),
+            Node::Writable(inode) => {
+                let file = self.writable(tree, inode)?;
+                let mut done = 0;
+                while done < target.len() {
+                    match pread(&*file, &mut target[done..], done as u64)? {
+                        0 => break,
+                        count => done += count,
+                    }
+                }
+                return Ok(());
+            }
         };
         match entry.kind() {
             Kind::File {

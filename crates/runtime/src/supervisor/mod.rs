@@ -89,13 +89,7 @@ impl Shield {
     /// # Errors
     /// What making a memory file gives.
     fn content(&self, inode: Inode) -> Result<Arc<OwnedFd>, Errno> {
-        let system = self.tree.writable.system(inode);
-        match system.content(inode.number)? {
-            writable::Content::Memory(file) => Ok(file),
-            writable::Content::Initial(id) => {
-                system.load(inode.number, self.contents.copy(&self.tree, id)?)
-            }
-        }
+        self.contents.writable(&self.tree, inode)
     }
 }
 

@@ -31,6 +31,9 @@ fn make(call: &Call, at: At, kind: Kind, mode: u32) -> Reply {
             system.create(spot.directory.number, &spot.name, &new)?;
             Ok(Answer::Value(0))
         }
+        (Target::Missing, None) if path.ends_with(b"/") && kind != Kind::Directory => {
+            Err(Errno::NOENT)
+        }
         (Target::Missing, None) => Err(Errno::ROFS),
         (Target::Host, _) => Ok(Answer::Pass),
         (Target::HostAt(path), _) => refuse_detour(&path),
@@ -99,12 +102,14 @@ pub fn remove(call: &Call, at: At, is_directory: bool) -> Reply {
     let path = call.path(at.1)?;
     let (inode, spot) = match call.locate_name(at.0, &path, Last::Name)? {
         (Target::Node(Node::Writable(inode)), Some(spot)) => (inode, spot),
-        (Target::Node(Node::Writable(_)), None) => {
-            return Err(match (is_directory, last(&path)) {
-                (false, _) => Errno::ISDIR,
-                (true, b".") => Errno::INVAL,
-                (true, b"..") => Errno::NOTEMPTY,
-                (true, _) => Errno::BUSY,
+        (Target::Node(node), None) => {
+            return Err(match (is_directory, last(&path), node) {
+                (true, b".", _) => Errno::INVAL,
+                (true, b"..", _) => Errno::NOTEMPTY,
+                (false, b"." | b"..", _) => Errno::ISDIR,
+                (true, _, Node::Writable(_)) => Errno::BUSY,
+                (false, _, Node::Writable(_)) => Errno::ISDIR,
+                _ => Errno::ROFS,
             });
         }
         (Target::Missing, Some(_)) | (Target::Undeclared, _) => return Err(Errno::NOENT),
@@ -154,7 +159,14 @@ pub fn rename(call: &Call, old: At, new: At, flags: u32) -> Reply {
     };
     match (is_writable(&old, &old_spot), is_writable(&new, &new_spot)) {
         (true, true) => {}
-        (false, false) => return Err(Errno::ROFS),
+        (false, false) => {
+            let is_dots = |path: &[u8]| matches!(last(path), b"." | b"..");
+            return Err(match (is_dots(&old_path), is_dots(&new_path)) {
+                (false, true) if renaming == Renaming::Keep => Errno::EXIST,
+                (false, false) => Errno::ROFS,
+                _ => Errno::BUSY,
+            });
+        }
         _ => return Err(Errno::XDEV),
     }
     let Some(old_spot) = old_spot else {

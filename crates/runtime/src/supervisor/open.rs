@@ -126,7 +126,11 @@ fn open_path(call: &Call, directory: i32, path: &[u8], wanted: Wanted) -> Reply 
         (Target::Missing, Some(spot)) if wanted.creates() => {
             create(call, spot, directory, path, wanted)
         }
-        (Target::Missing, None) if wanted.creates() => Err(Errno::ROFS),
+        (Target::Missing, None) if wanted.creates() => Err(if path.ends_with(b"/") {
+            Errno::ISDIR
+        } else {
+            Errno::ROFS
+        }),
         (Target::Missing | Target::Undeclared, _) => Err(Errno::NOENT),
         (Target::Host, _) => Ok(Answer::Pass),
         (Target::HostAt(path), _) => open_host(call, &path, wanted),

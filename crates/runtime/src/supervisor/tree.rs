@@ -233,15 +233,7 @@ impl Tree {
             }
         };
         for _ in 0..CROSSINGS_LIMIT {
-            let resolved = self
-                .index
-                .resolve(&next, last == Last::Follow)
-                .map_err(|error| match error {
-                    ResolveError::NotDirectory => Errno::NOTDIR,
-                    ResolveError::Loop => Errno::LOOP,
-                    ResolveError::NoEntry => Errno::NOENT,
-                    ResolveError::NameTooLong => Errno::NAMETOOLONG,
-                })?;
+            let resolved = self.resolve_in_index(&next, last)?;
             let path = match resolved {
                 Resolved::Writable { path, kind } => match self.writable.enter(&path) {
                     Some(_) => path,
@@ -264,6 +256,23 @@ impl Tree {
             }
         }
         Err(Errno::LOOP)
+    }
+
+    fn resolve_in_index(&self, path: &[u8], last: Last) -> Result<Resolved, Errno> {
+        let result = match self.index.resolve(path, last == Last::Follow) {
+            // The name itself is meant; that only a directory may have a slash behind it is looked at later.
+            Err(ResolveError::NotDirectory) if last == Last::Name && path.ends_with(b"/") => {
+                let end = path.iter().rposition(|&byte| byte != b'/').unwrap_or(0);
+                self.index.resolve(&path[..=end], false)
+            }
+            result => result,
+        };
+        result.map_err(|error| match error {
+            ResolveError::NotDirectory => Errno::NOTDIR,
+            ResolveError::Loop => Errno::LOOP,
+            ResolveError::NoEntry => Errno::NOENT,
+            ResolveError::NameTooLong => Errno::NAMETOOLONG,
+        })
     }
 
     fn walk_writable(

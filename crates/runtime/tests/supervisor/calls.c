@@ -175,6 +175,8 @@ static void opening(void)
     T(syscall(SYS_openat2, AT_FDCWD, "how", &how, sizeof how));
 
     T(fd = open(".", O_TMPFILE | O_RDWR, 0600));
+    if (fd < 0)
+        return;
     V(write(fd, "nameless", 8));
     struct stat s;
     T(fstat(fd, &s));
@@ -308,9 +310,15 @@ static void naming(void)
     T(link("3", far));
 
     /* Unlinked while open. */
+    T(mknod("node", S_IFREG | 0600, 0));
+    SHOW("node");
+    T(mknod("node", S_IFREG | 0600, 0));
+    T(mknod("node2", S_IFDIR | 0600, 0));
     int fd = open("3", O_RDWR);
     struct stat s;
     T(unlink("3"));
+    if (fd < 0)
+        return;
     V(write(fd, "still", 5));
     T(fstat(fd, &s));
     V(s.st_nlink);
@@ -318,14 +326,10 @@ static void naming(void)
     char path[64], target[4096] = "";
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     V(readlink(path, target, sizeof target) > 0);
-    S(strrchr(target, '/'));
+    S(strrchr(target, '/') ? strrchr(target, '/') : "none");
     S(content(path));
     T(linkat(AT_FDCWD, path, AT_FDCWD, "again", AT_SYMLINK_FOLLOW));
     close(fd);
-    T(mknod("node", S_IFREG | 0600, 0));
-    SHOW("node");
-    T(mknod("node", S_IFREG | 0600, 0));
-    T(mknod("node2", S_IFDIR | 0600, 0));
 }
 
 static long times[6];
@@ -548,6 +552,8 @@ static void listing(void)
     mkdir("list/dir", 0755);
     symlink("x", "list/link");
     DIR *dir = opendir("list");
+    if (!dir)
+        return;
     struct dirent *entry;
     char *names[400];
     int count = 0;
@@ -614,6 +620,8 @@ static void moving(void)
     T(chdir("new"));
     T(chdir("m/n"));
     S(here());
+    if (n < 0)
+        return;
     S(content("file"));
     S(content("../n/file"));
     V(readlink("/proc/self/cwd", target, sizeof target) > 0);
@@ -753,6 +761,8 @@ static void sharing(void)
     char *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     char *private = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
     V(shared != MAP_FAILED && private != MAP_FAILED);
+    if (shared == MAP_FAILED)
+        return;
     shared[0] = 'S', private[1] = 'P';
     S(content("lock"));
     fflush(stdout);
@@ -816,11 +826,11 @@ static void special(void)
     struct stat s;
     V(fd >= 0);
     T(fstat(fd, &s));
-    V(S_ISFIFO(s.st_mode));
+    V(fd >= 0 && S_ISFIFO(s.st_mode));
     V(agree("fifo", fd));
     V(read(fd, text, sizeof text));
     close(fd);
-    for (int late = 0; late < 2; late++) {
+    for (int late = 0; late < 2 && fd >= 0; late++) {
         fflush(stdout);
         if (fork() == 0) {
             if (late)
@@ -848,6 +858,8 @@ static void special(void)
     SHOW("socket");
     T(bind(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&where, length));
     T(connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&where, length));
+    if (lstat("socket", &s))
+        return;
     T(listen(listener, 5));
     socklen_t size = sizeof seen;
     T(getsockname(listener, (void *)&seen, &size));

@@ -28,6 +28,8 @@ pub struct Plan {
     root: PathBuf,
     builder: Builder<Vec<u8>>,
     pack: u32,
+    /// The pack of `scratch`, once something is in it.
+    scratch: Option<u32>,
     known: BTreeSet<PathBuf>,
     inode: u64,
 }
@@ -71,6 +73,7 @@ impl Plan {
             root,
             builder,
             pack,
+            scratch: None,
             known: BTreeSet::new(),
             inode: 100,
         };
@@ -107,6 +110,34 @@ impl Plan {
         };
         self.builder
             .add_entry(bytes(&path), metadata, content)
+            .unwrap();
+    }
+
+    /// Adds a file that `scratch` has at the start.
+    pub fn seeded(&mut self, name: &str, content: &[u8]) {
+        let (scratch, file) = (self.root.join("scratch"), self.root.join("pack-scratch"));
+        let pack = *self.scratch.get_or_insert_with(|| {
+            self.builder
+                .add_pack(bytes(&scratch), bytes(&file))
+                .unwrap()
+        });
+        let path = scratch.join(name);
+        self.parents(&path);
+        let metadata = self.metadata(0o644);
+        let content = Content::File {
+            size: content.len() as u64,
+            source: content.to_vec(),
+            pack: Some(pack),
+        };
+        self.builder
+            .add_entry(bytes(&path), metadata, content)
+            .unwrap();
+    }
+
+    /// Adds an ephemeral region.
+    pub fn ephemeral(&mut self, prefix: &str) {
+        self.builder
+            .add_region(prefix.as_bytes(), RegionKind::Ephemeral, "test")
             .unwrap();
     }
 
@@ -155,12 +186,14 @@ impl Plan {
 
     /// Writes everything.
     pub fn build(self) -> World {
-        let mut pack = fs::File::create(self.root.join("pack")).unwrap();
+        let names = ["pack", "pack-scratch"];
+        let mut packs: Vec<_> = names[..1 + usize::from(self.scratch.is_some())]
+            .iter()
+            .map(|name| fs::File::create(self.root.join(name)).unwrap())
+            .collect();
         let built = self
             .builder
-            .finish(std::slice::from_mut(&mut pack), 1, &mut |_| {
-                ControlFlow::Continue(())
-            })
+            .finish(&mut packs, 1, &mut |_| ControlFlow::Continue(()))
             .unwrap();
         fs::write(self.root.join("index"), built.index).unwrap();
         World {
@@ -198,7 +231,8 @@ impl Plan {
         }
     }
 
-    fn with_libraries(&mut self, program: &Path) {
+    /// Adds a program of this machine with all that it loads.
+    pub fn with_libraries(&mut self, program: &Path) {
         self.of_this_machine(program);
         for library in libraries(program) {
             self.of_this_machine(&library);

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    chmodat, fchmod, fstat, mkdirat, mknodat, open, openat, unlinkat, AtFlags, FileType, Mode,
-    OFlags, CWD,
+    chmodat, fchmod, fstat, lstat, mkdirat, mknodat, open, openat, unlinkat, AtFlags, FileType,
+    Mode, OFlags, CWD,
 };
 use rustix::io::Errno;
 
@@ -36,7 +36,6 @@ type Identity = (u64, u64);
 
 struct Placeholder {
     file: OwnedFd,
-    identity: Identity,
     used: Instant,
 }
 
@@ -46,7 +45,6 @@ pub struct Pipe {
     pub file: OwnedFd,
     /// How often it has been opened for writing.
     pub writers: AtomicU64,
-    identity: Identity,
 }
 
 #[derive(Default)]
@@ -54,8 +52,8 @@ struct State {
     directories: HashMap<Inode, Placeholder>,
     pipes: HashMap<Inode, (Arc<Pipe>, Instant)>,
     by_identity: HashMap<Identity, Inode>,
-    /// The addresses of bound sockets.
-    sockets: HashMap<Inode, Vec<u8>>,
+    /// The addresses of bound sockets, and what stands there.
+    sockets: HashMap<Inode, (Vec<u8>, Identity)>,
     /// What the program called the address of a socket, the latest last.
     given: VecDeque<(Vec<u8>, Vec<u8>)>,
     sweep_at: usize,
@@ -106,12 +104,7 @@ impl Objects {
             let identity = identity(&file)?;
             state.by_identity.insert(identity, inode);
             let used = Instant::now();
-            let placeholder = Placeholder {
-                file,
-                identity,
-                used,
-            };
-            state.directories.insert(inode, placeholder);
+            state.directories.insert(inode, Placeholder { file, used });
         }
         let placeholder = state.directories.get_mut(&inode).ok_or(Errno::IO)?;
         placeholder.used = Instant::now();
@@ -134,7 +127,6 @@ impl Objects {
         let pipe = Arc::new(Pipe {
             file,
             writers: AtomicU64::new(0),
-            identity,
         });
         state.by_identity.insert(identity, inode);
         let entry = (Arc::clone(&pipe), Instant::now());
@@ -162,8 +154,9 @@ impl Objects {
     pub fn bound(&self, inode: Inode, address: &[u8], given: &[u8]) -> Result<(), Errno> {
         // Who may connect is decided by the file that the program sees.
         chmodat(CWD, address, Mode::from_raw_mode(0o777), AtFlags::empty())?;
+        let identity = identity_at(address)?;
         let mut state = self.state();
-        state.sockets.insert(inode, address.to_vec());
+        state.sockets.insert(inode, (address.to_vec(), identity));
         if state.given.len() >= NAMES {
             state.given.pop_front();
         }
@@ -171,9 +164,10 @@ impl Objects {
         Ok(())
     }
 
-    /// The address of a socket that is bound.
+    /// The address of a socket that is bound, unless the host has put something else there.
     pub fn address(&self, inode: Inode) -> Option<Vec<u8>> {
-        self.state().sockets.get(&inode).cloned()
+        let (address, identity) = self.state().sockets.get(&inode).cloned()?;
+        (identity_at(&address) == Ok(identity)).then_some(address)
     }
 
     /// What the program called an address.
@@ -191,15 +185,16 @@ impl Objects {
     /// Gives up the object of a file that has lost its last name; returns whether the program may still have it.
     pub fn removed(&self, inode: Inode) -> bool {
         let mut state = self.state();
-        if let Some(address) = state.sockets.remove(&inode) {
+        if let Some((address, _)) = state.sockets.remove(&inode) {
             let _ = unlinkat(CWD, address, AtFlags::empty());
         }
-        state.directories.contains_key(&inode) || state.pipes.contains_key(&inode)
+        // The program may still have a directory; we need not. Should it be opened once more, it gets another object.
+        state.directories.remove(&inode).is_some() || state.pipes.contains_key(&inode)
     }
 
     /// Removes what stands on the disk.
     pub fn clear(&self) {
-        for (_, address) in self.state().sockets.drain() {
+        for (_, (address, _)) in self.state().sockets.drain() {
             let _ = unlinkat(CWD, address, AtFlags::empty());
         }
         if let Some(Some(place)) = self.place.get() {
@@ -213,7 +208,7 @@ impl Objects {
 impl State {
     /// Drops the objects that no process has, if there are many; returns their files.
     fn sweep_if_many(&mut self) -> Vec<Inode> {
-        let count = self.directories.len() + self.pipes.len();
+        let count = self.by_identity.len();
         if count < self.sweep_at.max(SWEEP_AT) {
             return Vec::new();
         }
@@ -221,23 +216,26 @@ impl State {
             self.sweep_at = 2 * count;
             return Vec::new();
         };
-        let mut unused = Vec::new();
         let now = Instant::now();
-        let mut keep = |inode: &Inode, identity: &Identity, since: &Instant| {
-            let keeps = used.contains(identity) || now.duration_since(*since) < GRACE;
-            if !keeps {
-                self.by_identity.remove(identity);
-                unused.push(*inode);
-            }
+        let is_recent = |since: Instant| now.duration_since(since) < GRACE;
+        let mut kept = HashSet::new();
+        let mut unused = HashSet::new();
+        let (directories, pipes) = (&self.directories, &self.pipes);
+        self.by_identity.retain(|identity, inode| {
+            let directory = directories.get(inode);
+            let pipe = pipes.get(inode);
+            let keeps = used.contains(identity)
+                || directory.is_some_and(|directory| is_recent(directory.used))
+                || pipe
+                    .is_some_and(|(pipe, since)| Arc::strong_count(pipe) > 1 || is_recent(*since));
+            if keeps { &mut kept } else { &mut unused }.insert(*inode);
             keeps
-        };
-        self.directories
-            .retain(|inode, kept| keep(inode, &kept.identity, &kept.used));
-        self.pipes.retain(|inode, (pipe, since)| {
-            Arc::strong_count(pipe) > 1 || keep(inode, &pipe.identity, since)
         });
-        self.sweep_at = 2 * (self.directories.len() + self.pipes.len());
-        unused
+        unused.retain(|inode| !kept.contains(inode));
+        self.directories.retain(|inode, _| !unused.contains(inode));
+        self.pipes.retain(|inode, _| !unused.contains(inode));
+        self.sweep_at = 2 * self.by_identity.len();
+        unused.into_iter().collect()
     }
 }
 
@@ -309,6 +307,11 @@ pub fn reopen(file: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
 
 fn identity(file: &OwnedFd) -> Result<Identity, Errno> {
     let status = fstat(file)?;
+    Ok((status.st_dev, status.st_ino))
+}
+
+fn identity_at(path: &[u8]) -> Result<Identity, Errno> {
+    let status = lstat(path)?;
     Ok((status.st_dev, status.st_ino))
 }
 

@@ -98,7 +98,8 @@ impl Writable {
                 number,
                 ..directory
             };
-            if let Some(prefix) = self.junctions.get(&child) {
+            let is_subject = last == Last::Name && is_last;
+            if let Some(prefix) = self.junctions.get(&child).filter(|_| !is_subject) {
                 return Ok(Walked::Outside([prefix, after].concat()));
             }
             match FileType::from_raw_mode(system.metadata(number)?.mode) {
