@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,10 +12,9 @@ from sconify.cas.attested import CasAddress
 from sconify.cas.client import CasClient
 from sconify.cas.client_config import ClientConfig
 from sconify.cas.identity import load_identity
+from sconify.cli.registry_options import opened_image, registry_options
 from sconify.errors import UntrustedDataError, UserError
 from sconify.image.reference import ImageReference
-from sconify.image.registry import RegistryAccess
-from sconify.image.source import open_image
 from sconify.inspection import EncryptedImage, differences, inspect_image
 from sconify.policy.session import parse_session
 
@@ -28,10 +27,7 @@ from sconify.policy.session import parse_session
 @click.option("--identity", type=click.Path(path_type=Path), help="Who reads the session.")
 @click.option("--session", "session_file", type=click.Path(path_type=Path), metavar="FILE",
               help="Compare with the session in this file instead.")  # fmt: skip
-@click.option("--authfile", type=click.Path(path_type=Path), metavar="FILE", help="Credentials for registries.")
-@click.option("--registry-cert-dir", type=click.Path(path_type=Path), metavar="DIR",
-              help="Certificates of registries' authorities.")  # fmt: skip
-@click.option("--insecure-registry", multiple=True, metavar="HOST[:PORT]", help="Registry without TLS.")
+@registry_options
 def inspect(
     *,
     image: str,
@@ -39,16 +35,10 @@ def inspect(
     cas: str | None,
     identity: Path | None,
     session_file: Path | None,
-    authfile: Path | None,
-    registry_cert_dir: Path | None,
-    insecure_registry: tuple[str, ...],
+    **registry: Any,
 ) -> None:
     """Print what an encrypted IMAGE says about itself as JSON; with --verify, fail if its session does not fit."""
-    access = RegistryAccess(authfile=authfile, cert_dir=registry_cert_dir, insecure=insecure_registry)
-    with (
-        tempfile.TemporaryDirectory(prefix="sconify-") as work,
-        open_image(ImageReference.parse(image), workdir=Path(work), registry=access) as opened,
-    ):
+    with opened_image(ImageReference.parse(image), registry) as opened:
         found = inspect_image(opened)
     document = _document(found)
     if not verify and session_file is None:
