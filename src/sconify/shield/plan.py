@@ -176,13 +176,13 @@ class Planner:
         self._added[entry.path] = PlannedEntry(entry, RegionKind.AUTHENTICATED, reason)
 
     def shared_objects(self) -> list[Entry]:
-        """Return the shared objects in what the user declared, by name: the program may load them."""
+        """Return the shared objects, by name, and the executable files in what the user declared: they may be run."""
         regions = [region for region in self._regions if region.kind is not RegionKind.HOST]
         return [
             entry
             for region in regions
             for entry in self._root.walk(region.prefix)
-            if entry.type is EntryType.FILE and SHARED_OBJECT.search(entry.path)
+            if entry.type is EntryType.FILE and (entry.mode & 0o111 or SHARED_OBJECT.search(entry.path))
         ]
 
     def warn(self, text: str) -> None:
