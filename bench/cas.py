@@ -145,12 +145,12 @@ def children(pid: int) -> list[int]:
 @contextmanager
 def cas_on(database: str, directory: Path) -> Iterator[RunningCas]:
     if database == "SQLite":
-        with running_cas(directory / "sqlite", "--quiet") as cas:
+        with running_cas(directory / "sqlite", "--quiet", "--rate-limit=0") as cas:
             yield cas
     else:
         with (
             postgresql_server(directory / "postgresql") as url,
-            running_cas(directory / "replica", f"--database={url}", "--quiet") as cas,
+            running_cas(directory / "replica", f"--database={url}", "--quiet", "--rate-limit=0") as cas,
         ):
             yield cas
 
