@@ -42,4 +42,4 @@ def postgresql_server(directory: Path) -> Iterator[str]:
     try:
         yield f"postgresql://cas@127.0.0.1:{port}/postgres"
     finally:
-        run(binaries / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+        run(binaries / "pg_ctl", "-D", data, "-m", "immediate", "-w", "-t", "300", "stop")
