@@ -183,6 +183,7 @@ class Release:
             session_version=claim.session.stored.version,
             evidence=evidence.kind if evidence else "none",
             measurement=evidence.measurement.hex() if evidence else None,
+            quote=evidence.platform.identity.hex() if evidence and evidence.platform else None,
             tolerated=", ".join(tolerated) or None,
             run=run.id,
             volumes=[mount.name for mount in mounts] or None,
