@@ -85,11 +85,11 @@ class Writer(threading.Thread):
 
 
 @contextmanager
-def database_of(kind: str, directory: Path) -> Iterator[tuple[str, ...]]:
+def database_of(kind: str) -> Iterator[tuple[str, ...]]:
     if kind == "sqlite":
         yield ()
     else:
-        with postgresql_server(directory / "postgresql") as url:
+        with postgresql_server() as url:
             yield (f"--database={url}",)
 
 
@@ -99,7 +99,7 @@ def test_no_acknowledged_write_is_lost_and_none_is_there_by_half(tmp_path: Path,
     key.touch(0o600)
     key.write_text("17" * 32 + "\n")
     client = Client.make(tmp_path / "client", 0)
-    with database_of(kind, tmp_path) as options, ExitStack() as stack:
+    with database_of(kind) as options, ExitStack() as stack:
 
         def start(number: int, port: int = 0) -> RunningCas:
             state = tmp_path / ("state" if kind == "sqlite" else f"state{number}")

@@ -20,8 +20,8 @@ REPLICAS = 3
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with postgresql_server(tmp_path_factory.mktemp("database") / "postgresql") as url:
+def database() -> Iterator[str]:
+    with postgresql_server() as url:
         yield url
 
 
