@@ -26,7 +26,8 @@ def files_of(directory: Path) -> dict[Path, bytes]:
 def test_nothing_secret_is_on_disk_or_in_logs(tmp_path: Path) -> None:
     extra = f"""
 images: [{{name: i, injection_files: [{{path: /x, content: "{CANARY}-file"}},
-  {{path: /k, content: "$$SCONE::key:der$$"}}, {{path: /p, content: "$$SCONE::pgp:privatekey:binary$$"}}], volumes: [{{name: v, path: /v}}]}}]
+  {{path: /k, content: "$$SCONE::key:der$$"}},
+  {{path: /p, content: "$$SCONE::pgp:privatekey:binary$$"}}], volumes: [{{name: v, path: /v}}]}}]
 secrets: [{{name: given, kind: ascii, value: "{CANARY}-secret"}}, {{name: made, kind: ascii}},
   {{name: key, kind: private-key}}, {{name: pgp, kind: pgp-key}}]
 volumes: [{{name: v}}]
