@@ -87,7 +87,12 @@ class Cas:
             self.key = load_cas_key(self._store)
             self._require_mode(mode)
             self._audit = AuditLog(state_dir / AUDIT_LOG, signing_key=audit_key(self._store.root_key), cas_key=self.key)
-            self._history = AuditedHistory(self._store, self._audit, name=str((state_dir / AUDIT_LOG).absolute()))
+            self._history = AuditedHistory(
+                # SQLite has one log beside it. On PostgreSQL each replica has its own, and replicas come and go.
+                self._store,
+                self._audit,
+                name="beside the store" if database_url is None else self._audit.identity,
+            )
             self._history.require_newest(accept_older=accept_older_database)
         except BaseException:
             self._store.close()
