@@ -22,7 +22,7 @@ from sconify.cas.collateral_memory import MemoryDocuments
 from sconify.cas.master_key import FileMasterKey
 from sconify.cas.service import MASTER_KEY_FILE
 from sconify.cas.store import Store
-from sconify.cli.cas_serve import DEFAULT_STATE_DIR
+from sconify.cli.cas_store import DEFAULT_STATE_DIR
 from sconify.cli.evidence_file import read_evidence
 from sconify.errors import ServiceError, UntrustedDataError, UserError
 
