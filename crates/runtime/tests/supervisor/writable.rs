@@ -204,6 +204,27 @@ fn regions_stand_in_each_other() {
 }
 
 #[test]
+fn injected_files_stand_in_writable_directories_too() {
+    let world = world();
+    let path = world.path("scratch/secrets/key");
+    let text = format!(
+        "cd {}; echo *; cat key; cat key > copy; cat copy; (echo x > key) 2>&1 | cat",
+        world.path("scratch/secrets")
+    );
+    let run = world.run_with(
+        &["--inject", &format!("{path}=injected")],
+        &["/bin/sh", "-c", &text],
+    );
+    let said = run.stdout();
+    assert!(
+        said.starts_with("key\ninjectedinjected"),
+        "{said}{}",
+        run.log()
+    );
+    assert!(said.contains("Read-only file system"), "{said}");
+}
+
+#[test]
 fn programs_that_are_made_in_a_region_are_executed() {
     let world = world();
     let text = format!(

@@ -430,6 +430,10 @@ impl FileSystem for Ephemeral {
         }
     }
 
+    fn has_garbage(&self) -> bool {
+        !self.state().orphans.is_empty()
+    }
+
     fn sweep(&self) -> bool {
         let mut state = self.state();
         for number in std::mem::take(&mut state.orphans) {
