@@ -450,3 +450,7 @@ impl FileSystem for Ephemeral {
 fn path_name(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
 }
+
+#[cfg(test)]
+#[path = "ephemeral_tests.rs"]
+mod tests;
