@@ -223,6 +223,12 @@ def test_a_writable_directory_is_ephemeral_with_what_the_image_has_there() -> No
     assert not {"/run/app/seed", "/srv/data/db"} & set(plan.omitted)
 
 
+def test_what_the_engine_mounts_is_for_everybody_whatever_the_image_has_there() -> None:
+    planner = Planner(root_of({**NATIVE, "/dev/shm": None}))
+    planner.declare_writable("/dev/shm", reason="test", mode=0o1777)
+    assert planner.plan().entries["/dev/shm"].entry.mode == 0o1777
+
+
 def test_what_the_user_declared_stays_as_declared() -> None:
     planner = Planner(root_of({**NATIVE, "/tmp/kept": 4, "/run": 5, "/var/run": "/nowhere"}))
     planner.declare_directory("/tmp", ENCRYPTED, flag="--dir")
