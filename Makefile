@@ -1,7 +1,7 @@
-# make setup | demo | test | lint | bench | clean. Each starts what it needs and stops what it started.
+# make setup | demo | test | corpus | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test test-rust test-unit test-integration lint format bench lock clean
+.PHONY: setup demo test corpus test-rust test-unit test-integration lint format bench lock clean
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -36,6 +36,10 @@ lint: setup
 	mypy
 	cargo fmt --all --check
 	cargo clippy --quiet --locked --all-targets -- -D warnings
+
+# Real programs in containers, native and encrypted, compared; `make test` runs the quick ones of them.
+corpus: setup
+	scripts/with-docker.sh pytest -m "corpus or docker" tests/e2e/corpus
 
 format: setup
 	ruff check --fix .
