@@ -124,6 +124,11 @@ impl Contents {
             .copied()
     }
 
+    /// Whether files of this device are in memory only.
+    pub fn is_memory(&self, device: u64) -> bool {
+        device == self.device
+    }
+
     /// The verified content of a node.
     ///
     /// # Errors

@@ -154,6 +154,10 @@ pub fn execute(call: &Call, given: Arguments) -> Reply {
             Ok(node)
         },
     )?;
+    let shield = call.shield;
+    shield
+        .objects
+        .admit(&shield.tree, &shield.contents, plan.program)?;
     let nul = call.address(given.path) + path.len() as u64;
     let arguments = [
         0,

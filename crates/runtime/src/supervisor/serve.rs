@@ -18,7 +18,7 @@ use super::init::end;
 use super::look::{self, Subject};
 use super::modify::{self, Change};
 use super::record::Layout;
-use super::{directories, open, redirect, Shield};
+use super::{directories, objects, open, redirect, Shield};
 
 /// Workers at the start: one may decrypt a big file while another one serves.
 const WORKERS_AT_FIRST: usize = 2;
@@ -184,6 +184,7 @@ fn dispatch(call: &Call) -> Reply {
         libc::SYS_flistxattr => look::attribute_names(call, Subject::Descriptor),
         libc::SYS_inotify_add_watch => look::watch(call),
 
+        libc::SYS_mmap => objects::map(call),
         libc::SYS_chdir => redirect::change_directory(call),
         libc::SYS_chroot => look::change_root(call),
         libc::SYS_execve => execute::execute(

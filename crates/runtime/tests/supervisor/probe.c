@@ -260,6 +260,16 @@ int main(int argc, char **argv)
         say("x32", syscall(0x40000000 | SYS_getpid));
         return 0;
     }
+    if (!strcmp(command, "map")) {
+        for (int i = 2; i < argc; i++) {
+            int fd = !strcmp(argv[i], "memory") ? memfd_create("m", 0) : open(argv[i], O_RDONLY);
+            if (!strcmp(argv[i], "memory"))
+                ftruncate(fd, 4096);
+            say(argv[i], mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0) == MAP_FAILED ? -1 : 0);
+        }
+        say("anonymous", mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? -1 : 0);
+        return 0;
+    }
     if (!strcmp(command, "fork")) {
         pid_t child = fork();
         if (child == 0)

@@ -161,6 +161,34 @@ fn without_fork_there_are_threads_only() {
 }
 
 #[test]
+fn code_comes_from_where_it_may() {
+    let world = world();
+    fs::copy("/bin/true", world.path("host/true")).unwrap();
+    let libc = fs::canonicalize("/lib/x86_64-linux-gnu/libc.so.6").unwrap();
+    let libc = libc.to_str().unwrap();
+    let (data, host) = (world.path("app/data"), world.path("host/true"));
+    let words = ["app/probe", "map", libc, &data, &host, "memory"];
+    for (level, expected) in [
+        ("0", ["ok", "EPERM", "EPERM", "EPERM", "ok"]),
+        ("1", ["ok", "ok", "EPERM", "ok", "ok"]),
+        ("2", ["ok", "ok", "ok", "ok", "ok"]),
+    ] {
+        let run = world.run_with(&["--dlopen", level], &words);
+        let table = run.table();
+        let found = [libc, &data, &host, "memory", "anonymous"].map(|name| table[name].as_str());
+        assert_eq!(found, expected, "{level}: {}", run.log());
+        assert_eq!(
+            run.log().contains(&format!("{host}: not mapped")),
+            level != "2"
+        );
+    }
+    // Programs that are started later bring their own.
+    let script = "cat </dev/null && echo well";
+    let run = world.run_with(&["--dlopen", "0"], &["/bin/sh", "-c", script]);
+    assert_eq!(run.stdout(), "well\n");
+}
+
+#[test]
 fn threads_and_signals_lose_no_call() {
     let world = world();
     assert_eq!(
