@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.containers import ENCRYPTED, FLASK_OPTIONS, Canaries, Container, Convert, run
+from sconify.cas.bridges import bridge_addresses
+from tests.containers import COMMANDS, ENCRYPTED, FLASK_OPTIONS, Canaries, Container, Convert, run
 
 pytestmark = pytest.mark.docker
 
@@ -164,3 +168,54 @@ def test_another_cas_is_refused(flask_encrypted: dict[str, Any]) -> None:
     """The key of the CAS is in the measured manifest: another server at the address is not asked for anything."""
     message = refusal(ENCRYPTED, "--env", "SCONE_CAS_ADDR=127.0.0.1:9", "--network", "none")
     assert "127.0.0.1" in message
+
+
+def test_the_key_of_another_file_system(
+    flask_native: str, convert: Convert, home: dict[str, str], tmp_path: Path
+) -> None:
+    """The owner of a session who gives it the wrong key gets an error that names the index, not garbage."""
+    made = convert(f"--from={flask_native}", "--to=sconify-test/flask:wrong-key", *FLASK_OPTIONS)
+    text = run(str(COMMANDS / "sconify"), "session", "read", made["session"], env=home).stdout
+    changed = re.sub(r'(fspf_key: "?)[0-9a-f]{64}', rf"\g<1>{'07' * 32}", text)
+    assert changed != text
+    (tmp_path / "session.yml").write_text(changed)
+    run(str(COMMANDS / "sconify"), "session", "update", str(tmp_path / "session.yml"), env=home)
+    message = refusal("sconify-test/flask:wrong-key")
+    assert "/.sconify/index" in message
+    assert "key" in message
+    assert "07" * 32 not in message
+
+
+def test_a_production_cas_refuses_simulated_evidence(
+    flask_encrypted: dict[str, Any], flask_native: str, convert: Convert, tmp_path: Path
+) -> None:
+    """Even if the client lets the policy be kept there, and the image is what the policy names."""
+    gateway = bridge_addresses()[0]
+    reader, writer = os.pipe()
+    server = subprocess.Popen(
+        [
+            *(str(COMMANDS / "sconify"), "cas", "serve", "--production", "--quiet", f"--state-dir={tmp_path / 'cas'}"),
+            *(f"--client-listen={gateway}:0", f"--enclave-listen={gateway}:0", f"--ready-fd={writer}"),
+        ],
+        pass_fds=[writer], stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(writer)
+    try:
+        assert os.read(reader, 100) == b"ready\n"
+        assert server.stdout is not None
+        addresses: dict[str, str] = {}
+        while len(addresses) < 2:
+            name, _, address = server.stdout.readline().strip().partition(" API: https://")
+            if address:
+                addresses[name] = address
+        convert(
+            f"--from={flask_native}", "--to=sconify-test/flask:production", *FLASK_OPTIONS,
+            f"--cas={addresses['Client']}", "--cas-debug", f"--las={flask_encrypted['las']}",
+        )  # fmt: skip
+        message = refusal("sconify-test/flask:production", "--env", f"SCONE_CAS_ADDR={addresses['Enclave']}")
+        assert "simulated" in message
+        assert "production" in message
+    finally:
+        server.terminate()
+        server.wait(30)
+        os.close(reader)

@@ -197,6 +197,36 @@ def sconified_binary(runtime: Path, manifest: LaunchManifest) -> bytes:
     return bytes(output)
 
 
+def measure_binary(binary: bytes, *, environment: Mapping[str, str]) -> str:
+    """Return the measurement of a sconified binary as it runs: what it would print by ``SCONE_HASH=1``.
+
+    Args:
+        binary: The whole file.
+        environment: The environment of its start.
+
+    Raises:
+        UntrustedDataError: It is no sconified binary, or its manifest is not one that this version knows.
+        UserError: A variable of the environment has no value that the runtime accepts.
+    """
+    headers, names_index = _section_headers(binary, Path("the executable"))
+    names_offset, names_size = headers[names_index][4:6]
+    names = binary[names_offset : names_offset + names_size]
+    found = [header for header in headers if _name(names, header) == SECTION.encode()]
+    if len(found) != 1:
+        raise UntrustedDataError(f"the executable has {len(found)} launch manifests, expected one")
+    offset, size = found[0][4:6]
+    if offset + size > len(binary):
+        raise UntrustedDataError("the launch manifest ends outside of the executable")
+    try:
+        document = json.loads(binary[offset : offset + size])
+        if document.pop("format") != FORMAT:
+            raise UntrustedDataError(f"the launch manifest is not of the format {FORMAT}")
+        manifest = LaunchManifest(**{**document, "runtime": runtime_digest(binary[:offset])})
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError, UserError):
+        raise UntrustedDataError("the launch manifest is not one that this version knows") from None
+    return measurement(manifest, environment=environment)
+
+
 def _section_headers(elf: bytes, path: Path) -> tuple[list[tuple[int, ...]], int]:
     """Return the section headers of an ELF file and the number of the one of the names."""
     if len(elf) < _HEADER_SIZE or elf[:7] != b"\x7fELF\x02\x01\x01":
