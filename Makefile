@@ -1,7 +1,7 @@
 # make setup | demo | test | corpus | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test corpus test-rust test-unit test-integration lint format bench lock clean
+.PHONY: setup demo test corpus test-rust test-unit test-integration lint format bench bench-runtime lock clean
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -48,6 +48,9 @@ format: setup
 
 bench: setup
 	scripts/with-docker.sh python bench/flask.py
+
+bench-runtime: setup
+	scripts/with-docker.sh python -m bench.runtime
 
 lock:
 	uv pip compile --quiet --generate-hashes --extra dev pyproject.toml -o requirements.lock

@@ -14,6 +14,7 @@ import pytest
 
 from tests.containers import Container, Convert, run
 from tests.e2e.corpus.native import build
+from tests.e2e.corpus.services import Recipe
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,18 @@ def wait_for_port(container: Container, port: int, timeout: float = 30) -> None:
         return
 
 
-MakePair = Callable[..., Pair]
-"""The fixture ``pair``: name, Dockerfile, files, options of the converter."""
+MakePair = Callable[[Recipe], Pair]
+"""The fixture ``pair``."""
 
 
 @pytest.fixture(scope="session")
 def pair(convert: Convert, tmp_path_factory: pytest.TempPathFactory) -> MakePair:
     """Build a native image and convert it."""
 
-    def make(name: str, dockerfile: str, files: dict[str, Path], *options: str) -> Pair:
-        native = build(name, dockerfile, files, tmp_path_factory.mktemp(name))
+    def make(recipe: Recipe) -> Pair:
+        native = build(recipe.name, recipe.dockerfile, recipe.files, tmp_path_factory.mktemp(recipe.name))
         encrypted = native.replace(":native", ":encrypted")
-        convert(f"--from={native}", f"--to={encrypted}", "--overwrite", *options)
+        convert(f"--from={native}", f"--to={encrypted}", "--overwrite", *recipe.options)
         return Pair(native, encrypted)
 
     return make

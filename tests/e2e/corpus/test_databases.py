@@ -7,13 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.containers import Container, run
+from tests.e2e.corpus import services
 from tests.e2e.corpus.conftest import MakePair, Pair, wait_for_port
-from tests.e2e.corpus.native import PROGRAMS, TOOLS, debian
 
 pytestmark = [pytest.mark.docker, pytest.mark.corpus]
-
-LIBRARIES = "--plain=/usr/lib/x86_64-linux-gnu"
-POSTGRES = "/usr/lib/postgresql/15/bin"
 
 
 def in_native(pair: Pair, *command: str, timeout: float = 60) -> str:
@@ -24,12 +21,7 @@ def in_native(pair: Pair, *command: str, timeout: float = 60) -> str:
 
 @pytest.fixture(scope="module")
 def redis(pair: MakePair) -> Pair:
-    dockerfile = (
-        f"FROM {debian(TOOLS)}\nWORKDIR /var/lib/redis\n"
-        'CMD ["redis-server", "--appendonly", "yes", "--save", "", "--bind", "0.0.0.0", "--protected-mode", "no"]\n'
-    )
-    # redis-server is one file with redis-check-rdb, under two names.
-    return pair("redis", dockerfile, {}, "--binary=redis-server", "--host-path=/var/lib/redis")
+    return pair(services.redis())
 
 
 def test_redis_keeps_its_append_only_file(redis: Pair, start: Callable[..., Container]) -> None:
@@ -57,15 +49,7 @@ def test_redis_keeps_its_append_only_file(redis: Pair, start: Callable[..., Cont
 
 @pytest.fixture(scope="module")
 def postgres(pair: MakePair) -> Pair:
-    dockerfile = (
-        f"FROM {debian(['postgresql-15'])}\nUSER postgres\nSTOPSIGNAL SIGINT\nWORKDIR /var/lib/postgresql\n"
-        'COPY postgres.sh /app/\nCMD ["/bin/sh", "/app/postgres.sh"]\n'
-    )
-    trees = ("--dir=/app", "--dir=/usr/lib/postgresql", LIBRARIES, "--plain=/usr/share/postgresql",
-             "--plain=/usr/share/postgresql-common", "--plain=/usr/share/zoneinfo", "--plain-file=/usr/bin/locale",
-             "--host-path=/var/lib/postgresql", "--host-path=/tmp")  # fmt: skip
-    files = {"postgres.sh": PROGRAMS / "postgres.sh"}
-    return pair("postgres", dockerfile, files, "--binary=/bin/sh", *trees)
+    return pair(services.postgres())
 
 
 def test_postgres_runs_pgbench(postgres: Pair, start: Callable[..., Container]) -> None:
@@ -74,10 +58,12 @@ def test_postgres_runs_pgbench(postgres: Pair, start: Callable[..., Container]) 
         container = start(image)
         wait_for_port(container, 5432, timeout=60)
         where = ("-h", container.address(), "-U", "postgres")
-        in_native(postgres, f"{POSTGRES}/pgbench", *where, "-i", "-q", "-s", "2", "postgres")
-        report = in_native(postgres, f"{POSTGRES}/pgbench", *where, "-c", "4", "-t", "100", "-n", "postgres")
+        in_native(postgres, f"{services.POSTGRES_PROGRAMS}/pgbench", *where, "-i", "-q", "-s", "2", "postgres")
+        report = in_native(
+            postgres, f"{services.POSTGRES_PROGRAMS}/pgbench", *where, "-c", "4", "-t", "100", "-n", "postgres"
+        )
         assert "number of transactions actually processed: 400/400" in report
-        ask = (f"{POSTGRES}/psql", *where, "-At", "-c")
+        ask = (f"{services.POSTGRES_PROGRAMS}/psql", *where, "-At", "-c")
         outputs = [
             in_native(postgres, *ask, query)
             for query in (
@@ -94,26 +80,14 @@ def test_postgres_runs_pgbench(postgres: Pair, start: Callable[..., Container]) 
         assert run("docker", "wait", container.name).stdout.strip() == "0"
         run("docker", "start", container.name)
         wait_for_port(container, 5432, timeout=60)
-        again = (f"{POSTGRES}/psql", "-h", container.address(), "-U", "postgres", "-At", "-c")
+        again = (f"{services.POSTGRES_PROGRAMS}/psql", "-h", container.address(), "-U", "postgres", "-At", "-c")
         assert in_native(postgres, *again, "SELECT count(*) FROM pgbench_history") == "400\n"
     assert answers[0] == answers[1]
 
 
 @pytest.fixture(scope="module")
 def mariadb(pair: MakePair) -> Pair:
-    dockerfile = (
-        f"FROM {debian(['mariadb-server'])}\n"
-        "RUN rm -rf /var/lib/mysql/* && mkdir -p /run/mysqld && chown mysql /run/mysqld\n"
-        'COPY mariadb.sh /app/\nCMD ["/bin/sh", "/app/mariadb.sh"]\n'
-    )
-    names = ("mariadb-install-db", "my_print_defaults", "resolveip", "dirname", "basename", "id")
-    tools = ("hostname", "grep", "rm", "mkdir", "chown", "cat", "sed", "uname", "chmod")
-    programs = ("/usr/sbin/mariadbd", *(f"/usr/bin/{name}" for name in names), *(f"/bin/{name}" for name in tools))
-    trees = ("--dir=/app", "--plain=/etc/mysql", "--plain=/usr/share/mysql", LIBRARIES, "--plain=/usr/lib/mysql",
-             "--host-path=/var/lib/mysql", "--host-path=/run/mysqld", "--host-path=/tmp")  # fmt: skip
-    options = (*trees, *(f"--plain-file={path}" for path in programs))
-    files = {"mariadb.sh": PROGRAMS / "mariadb.sh"}
-    return pair("mariadb", dockerfile, files, "--binary=/bin/sh", *options)
+    return pair(services.mariadb())
 
 
 def test_mariadb_serves_its_tables(mariadb: Pair, start: Callable[..., Container]) -> None:

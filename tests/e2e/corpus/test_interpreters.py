@@ -8,11 +8,9 @@ import pytest
 
 from tests.e2e.corpus.conftest import MakePair, Pair
 from tests.e2e.corpus.native import PROGRAMS, TOOLS, debian
+from tests.e2e.corpus.services import LIBRARIES, Recipe
 
 pytestmark = pytest.mark.docker
-
-LIBRARIES = "--plain=/usr/lib/x86_64-linux-gnu"
-"""What programs need that are started by the converted one."""
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +20,17 @@ def perl(pair: MakePair, data: Path) -> Pair:
     )
     trees = ("--dir=/data", "--dir=/app", LIBRARIES, "--plain=/usr/share/perl", "--plain-file=/bin/sh")
     files = {"data": data, "everything.pl": PROGRAMS / "everything.pl"}
-    return pair("perl", dockerfile, files, "--binary=/usr/bin/perl", *trees)
+    return pair(
+        Recipe(
+            "perl",
+            dockerfile,
+            (
+                "--binary=/usr/bin/perl",
+                *trees,
+            ),
+            files,
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +51,18 @@ def sqlite(pair: MakePair, data: Path) -> Pair:
         'ENTRYPOINT ["/usr/bin/sqlite3", "-readonly", "-bail", "/app/people.db", ".read /app/sqlite.sql"]\n'
     )
     files = {"data": data, "sqlite.sql": PROGRAMS / "sqlite.sql"}
-    return pair("sqlite", dockerfile, files, "--binary=sqlite3", "--dir=/data", "--dir=/app")
+    return pair(
+        Recipe(
+            "sqlite",
+            dockerfile,
+            (
+                "--binary=sqlite3",
+                "--dir=/data",
+                "--dir=/app",
+            ),
+            files,
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +82,17 @@ def git(pair: MakePair) -> Pair:
              "/usr/bin/head", "/usr/bin/wc", "/bin/uname", "/bin/sed", "/usr/bin/basename")  # fmt: skip
     trees = ("--dir=/repository", "--dir=/app", LIBRARIES, "--plain=/usr/lib/git-core", "--plain=/usr/share/git-core")
     options = (*trees, *(f"--plain-file={path}" for path in found))
-    return pair("git", dockerfile, {"git.sh": PROGRAMS / "git.sh"}, "--binary=/bin/sh", *options)
+    return pair(
+        Recipe(
+            "git",
+            dockerfile,
+            (
+                "--binary=/bin/sh",
+                *options,
+            ),
+            {"git.sh": PROGRAMS / "git.sh"},
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +101,19 @@ def node(pair: MakePair, data: Path) -> Pair:
     dockerfile = (
         f'FROM {debian(["nodejs"])}\nCOPY data /data\nCOPY server.js /app/\nCMD ["node", "/app/server.js", "a"]\n'
     )
-    return pair("node", dockerfile, files, "--binary=node", "--dir=/data", "--dir=/app", "--plain=/usr/share/nodejs")
+    return pair(
+        Recipe(
+            "node",
+            dockerfile,
+            (
+                "--binary=node",
+                "--dir=/data",
+                "--dir=/app",
+                "--plain=/usr/share/nodejs",
+            ),
+            files,
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +127,17 @@ def java(pair: MakePair, data: Path) -> Pair:
     trees = ("--dir=/data", "--dir=/app", LIBRARIES, "--plain=/usr/lib/jvm", "--plain=/etc/java-17-openjdk",
              "--plain-file=/bin/sh", "--host-path=/tmp")  # fmt: skip
     files = {"data": data, "Main.java": PROGRAMS / "Main.java"}
-    return pair("java", dockerfile, files, "--binary=java", *trees)
+    return pair(
+        Recipe(
+            "java",
+            dockerfile,
+            (
+                "--binary=java",
+                *trees,
+            ),
+            files,
+        )
+    )
 
 
 @pytest.mark.parametrize(

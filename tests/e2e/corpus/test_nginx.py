@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 import httpx
 import pytest
 
 from tests.containers import Container, run
+from tests.e2e.corpus import services
 from tests.e2e.corpus.conftest import MakePair, Pair, wait_for_port
-from tests.e2e.corpus.native import TOOLS, debian
 
 pytestmark = pytest.mark.docker
-
-SIZES = {"1k": 1 << 10, "64k": 1 << 16, "1m": 1 << 20, "100m": 100 << 20}
-CONFIGURATION = """
-user www-data;
-worker_processes 2;
-error_log stderr;
-pid /run/nginx.pid;
-daemon off;
-events { worker_connections 128; }
-http {
-  include mime.types;
-  access_log off;
-  sendfile on;
-  server { listen 8080; root /srv/www; autoindex on; location = /status { return 204; } }
-}
-"""
 
 
 @pytest.fixture(scope="module")
 def nginx(pair: MakePair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    www = tmp_path_factory.mktemp("www") / "www"
-    www.mkdir()
-    for name, size in SIZES.items():
-        block = hashlib.shake_256(name.encode()).digest(min(size, 1 << 20))
-        (www / name).write_bytes(block * (size // len(block)))
-    (www / "index.html").write_text("<h1>hello</h1>\n")
-    configuration = www.parent / "nginx.conf"
-    configuration.write_text(CONFIGURATION)
-    dockerfile = (
-        f"FROM {debian(TOOLS)}\nCOPY nginx.conf /etc/nginx/nginx.conf\nCOPY www /srv/www\n"
-        'EXPOSE 8080\nSTOPSIGNAL SIGQUIT\nCMD ["nginx"]\n'
-    )
-    trees = ("--dir=/etc/nginx", "--dir=/srv/www", "--plain=/usr/lib/nginx", "--plain=/usr/share/nginx")
-    writable = ("--host-path=/var/lib/nginx", "--host-path=/var/log/nginx", "--host-path=/run")
-    files = {"www": www, "nginx.conf": configuration}
-    return pair("nginx", dockerfile, files, "--binary=nginx", *trees, *writable)
+    return pair(services.nginx(tmp_path_factory.mktemp("www")))
 
 
 def test_files_of_every_size_are_served(nginx: Pair, start: Callable[..., Container]) -> None:
@@ -56,13 +24,13 @@ def test_files_of_every_size_are_served(nginx: Pair, start: Callable[..., Contai
         container = start(image)
         wait_for_port(container, 8080)
         base = f"http://{container.address()}:8080"
-        for name, size in SIZES.items():
+        for name, size in services.NGINX_FILES.items():
             content = httpx.get(f"{base}/{name}", timeout=30).content
             assert len(content) == size
-            first = min(size, 1 << 20)
-            assert content[:first] == hashlib.shake_256(name.encode()).digest(first)
+            block = services.block_of(name)
+            assert content == block * (size // len(block))
         part = httpx.get(f"{base}/100m", headers={"Range": "bytes=1048570-1048580"})
-        whole = hashlib.shake_256(b"100m").digest(1 << 20)
+        whole = services.block_of("100m")
         assert (part.status_code, part.content) == (206, whole[-6:] + whole[:5])
         assert httpx.get(f"{base}/").text == "<h1>hello</h1>\n"
         assert httpx.get(f"{base}/status").status_code == 204

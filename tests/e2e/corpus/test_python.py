@@ -9,6 +9,7 @@ import pytest
 
 from tests.e2e.corpus.conftest import MakePair, Pair, run_to_end
 from tests.e2e.corpus.native import PROGRAMS, debian
+from tests.e2e.corpus.services import Recipe
 
 pytestmark = [pytest.mark.docker, pytest.mark.corpus]
 
@@ -36,7 +37,17 @@ def python(pair: MakePair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     trees = ("--dir=/app", "--dir=/usr/lib/python3.11", "--plain=/usr/share/python-wheels", "--plain=/etc",
              "--plain=/usr/bin", "--plain=/usr/sbin", "--plain=/usr/lib/x86_64-linux-gnu", "--host-path=/tmp",
              "--host-path=/var/tmp")  # fmt: skip
-    return pair("python", dockerfile, {"run.py": script}, "--binary=python3", *trees)
+    return pair(
+        Recipe(
+            "python",
+            dockerfile,
+            (
+                "--binary=python3",
+                *trees,
+            ),
+            {"run.py": script},
+        )
+    )
 
 
 def failed(log: str) -> set[str]:

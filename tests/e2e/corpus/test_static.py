@@ -10,6 +10,7 @@ import pytest
 from tests.containers import run
 from tests.e2e.corpus.conftest import MakePair, Pair
 from tests.e2e.corpus.native import PROGRAMS, TOOLS, debian
+from tests.e2e.corpus.services import Recipe
 
 pytestmark = pytest.mark.docker
 
@@ -23,7 +24,17 @@ def go(pair: MakePair, data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         "FROM scratch\nCOPY program /app/program\nCOPY data /data\nENV GREETING=hello\n"
         'CMD ["/app/program", "a b", ""]\n'
     )
-    return pair("go", dockerfile, {"program": program, "data": data}, "--binary=/app/program", "--dir=/data")
+    return pair(
+        Recipe(
+            "go",
+            dockerfile,
+            (
+                "--binary=/app/program",
+                "--dir=/data",
+            ),
+            {"program": program, "data": data},
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +47,18 @@ def musl(pair: MakePair, data: Path, tmp_path_factory: pytest.TempPathFactory) -
     dockerfile = (
         'FROM scratch\nCOPY app /app\nCOPY data /data\nWORKDIR /data\nENTRYPOINT ["/app/program"]\nCMD ["one"]\n'
     )
-    return pair("musl", dockerfile, files, "--binary=/app/program", "--dir=/data", "--dir=/app")
+    return pair(
+        Recipe(
+            "musl",
+            dockerfile,
+            (
+                "--binary=/app/program",
+                "--dir=/data",
+                "--dir=/app",
+            ),
+            files,
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +72,7 @@ def busybox(pair: MakePair, data: Path) -> Pair:
         'ENV GREETING=hello\nCMD ["/bin/sh", "/app/busybox.sh", "x", "y z"]\n'
     )
     options = ("--binary=/bin/busybox", "--dir=/data", "--dir=/app", "--plain=/bin")
-    return pair("busybox", dockerfile, {**files, "data": data}, *options)
+    return pair(Recipe("busybox", dockerfile, (*options,), {**files, "data": data}))
 
 
 @pytest.mark.parametrize("program", ["go", "musl", "busybox"])
