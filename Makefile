@@ -1,7 +1,7 @@
 # make setup | demo | test | corpus | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test corpus test-rust test-unit test-integration lint format bench bench-runtime lock clean
+.PHONY: setup demo test corpus test-rust test-unit test-integration lint format bench bench-runtime soak lock clean
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -51,6 +51,11 @@ bench: setup
 
 bench-runtime: setup
 	scripts/with-docker.sh python -m bench.runtime
+
+# Two services under load for MINUTES, their workers killed at random; nothing may leak.
+MINUTES ?= 60
+soak: setup
+	scripts/with-docker.sh python -m bench.soak --minutes $(MINUTES)
 
 lock:
 	uv pip compile --quiet --generate-hashes --extra dev pyproject.toml -o requirements.lock

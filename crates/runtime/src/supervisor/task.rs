@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{openat, readlinkat, stat, Mode, OFlags, Stat, CWD};
 use rustix::io::Errno;
+use rustix::process::{prlimit, Pid, Resource, Rlimit};
 
 use crate::kernel::thread::with_file_system_identity;
 
@@ -87,6 +88,19 @@ impl Task {
         })
     }
 
+    /// The limit of open files, after it was changed if one is given; returned is what it was before.
+    pub fn descriptor_limit(self, change: Option<Rlimit>) -> Result<Rlimit, Errno> {
+        let resource = Resource::Nofile;
+        let Some(limit) = change else {
+            let text = self.attempt(|| {
+                fs::read_to_string(self.file("limits"))
+                    .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            })?;
+            return parse_descriptor_limit(&text).ok_or(Errno::IO);
+        };
+        self.attempt(|| prlimit(Pid::from_raw(self.0), resource, limit))
+    }
+
     /// Where the program headers stand in the thread's memory (`AT_PHDR`).
     pub fn program_headers(self) -> Result<u64, Errno> {
         const AT_PHDR: u64 = 3;
@@ -146,6 +160,16 @@ fn existing(path: Vec<u8>) -> Result<Vec<u8>, Errno> {
     } else {
         Err(Errno::NOTDIR)
     }
+}
+
+/// The line `Max open files  SOFT  HARD  files` of `/proc/PID/limits`.
+fn parse_descriptor_limit(text: &str) -> Option<Rlimit> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    let mut numbers = line.split_ascii_whitespace().map(|word| word.parse().ok());
+    let (current, maximum) = (numbers.next()?, numbers.next()?);
+    Some(Rlimit { current, maximum })
 }
 
 /// The user or group ids of a thread.

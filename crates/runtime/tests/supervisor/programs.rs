@@ -59,6 +59,23 @@ fn programs_are_executed_in_every_way() {
 }
 
 #[test]
+fn programs_are_executed_without_room_for_descriptors() {
+    let mut plan = Plan::new();
+    let script = format!("#!{} limit\n", plan.path("app/probe"));
+    plan.encrypted("limit", script.as_bytes(), 0o755);
+    let world = plan.build();
+    for words in [
+        &["app/probe", "limit"][..],
+        &["app/static", "limit"],
+        &["app/limit"],
+    ] {
+        let program = world.path(words[0]);
+        let words = [&["crowded", &program], &words[1..]].concat();
+        assert_eq!(world.probe(&words).stdout(), "20\n", "{words:?}");
+    }
+}
+
+#[test]
 fn programs_know_themselves() {
     let world = world();
     let expected = |argv: &str| {
@@ -133,6 +150,8 @@ fn programs_of_the_host_are_not_executed() {
     let world = world();
     fs::copy("/bin/true", world.path("host/true")).unwrap();
     make_executable(world.path("host/true").as_ref());
+    let missing = world.probe(&["exec", &world.path("host/missing")]);
+    assert_eq!(missing.stdout(), "exec ENOENT\nnext descriptor 3\n");
     let run = world.probe(&["exec", &world.path("host/true")]);
     assert_eq!(run.stdout(), "exec EACCES\nnext descriptor 3\n");
     assert!(

@@ -260,7 +260,7 @@ impl World {
     pub fn launcher(&self) -> Command {
         let mut command = Command::new("timeout");
         command
-            .args(["--foreground", "-k", "1", PATIENCE])
+            .args(["--foreground", "-k", "10", PATIENCE])
             .arg(launcher())
             .arg(self.root.join("index"));
         command.args([hex(&KEY), self.tag.to_string()]);
