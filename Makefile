@@ -1,7 +1,7 @@
 # make setup | demo | test | corpus | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test corpus test-rust test-unit test-integration lint format bench bench-runtime soak lock clean
+.PHONY: setup demo test corpus test-rust test-unit test-integration lint check-help format crash-test schema bench bench-attestation bench-runtime soak fuzz lock clean
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -41,13 +41,31 @@ lint: setup
 corpus: setup
 	scripts/with-docker.sh pytest -m "corpus or docker" tests/e2e/corpus
 
+check-help: setup
+	pytest tests/unit/cli/test_help.py tests/unit/cli/test_config_file.py
+
 format: setup
 	ruff check --fix .
 	ruff format .
 	cargo fmt --all
 
+crash-test: setup
+	SCONIFY_CRASH_WRITES=1000 pytest tests/hostile/cas/test_crashes.py
+
+schema: setup
+	python -m sconify.policy.schema > docs/session.schema.json
+
 bench: setup
 	scripts/with-docker.sh python bench/flask.py
+	python -m bench.cas
+
+bench-attestation: setup
+	python bench/attestation.py
+
+# Ten minutes for each format of evidence, all at once; FUZZ_SECONDS shortens it.
+fuzz: setup
+	python -m tests.fuzz_evidence --seconds=$(or $(FUZZ_SECONDS),600)
+	python -m tests.fuzz_sessions --seconds=$(or $(FUZZ_SECONDS),600)
 
 bench-runtime: setup
 	scripts/with-docker.sh python -m bench.runtime

@@ -3,7 +3,27 @@
 # transports, mmdebstrap for real base images, a C compiler for the native parts.
 set -euo pipefail
 
-packages=(build-essential ca-certificates curl docker.io iproute2 mmdebstrap musl openssl pkg-config python3-dev python3-venv skopeo strace wrk)
+packages=(
+    build-essential
+    ca-certificates
+    curl
+    docker-registry
+    docker.io
+    fuse3
+    gnupg
+    gocryptfs
+    iproute2
+    mmdebstrap
+    musl
+    openssl
+    pkg-config
+    postgresql
+    python3-dev
+    python3-venv
+    skopeo
+    strace
+    wrk
+)
 # What the corpus of programs is compiled with, beside Rust's own tools.
 command -v go >/dev/null || packages+=(golang-go)
 missing=()

@@ -84,12 +84,13 @@ def health_check_of(choice: Choice, native: Image) -> Mapping[str, Any] | None:
 def layer_compression(request: Request) -> Compression:
     """Return how layers are stored: as ``--compression`` says, else as it suits the place where the image goes.
 
-    The Docker engine stores layers uncompressed. Ciphertext can't be compressed, so packs never are.
+    The local Docker engine stores layers uncompressed, and engines before version 23, which many distributions have,
+    can't read zstd. Ciphertext can't be compressed, so packs never are.
     """
     if request.compression is not None:
         return request.compression
     local = request.target.transport in (Transport.LOCAL, Transport.DOCKER_DAEMON)
-    return Compression.NONE if local and not request.push else Compression.ZSTD
+    return Compression.NONE if local and not request.push else Compression.GZIP
 
 
 def image_environment(request: Request, authority: Authority) -> dict[str, str]:
@@ -115,11 +116,13 @@ def source_date_epoch() -> int:
 
 
 def _plain_layer(choice: Choice, path: Path, epoch: int, compression: Compression) -> Layer:
-    """The tree of directories, the plain files and the links outside of encrypted regions.
+    """The tree of directories, the plain files and the links outside of encrypted and ephemeral regions.
 
-    Links stand on the disk for the kernel's own path walking; what counts is the index.
+    Links stand on the disk for the kernel's own path walking; what counts is the index. Of an ephemeral region only its
+    directory is there, for the engine's sake.
     """
     writer = LayerWriter(path, compression=compression, epoch=epoch)
+    prefixes = {region.prefix for region in choice.plan.regions}
     for planned in choice.plan.entries.values():
         entry = planned.entry
         if planned.reason == BASE_IMAGE or entry.path in ("/", choice.program.path):
@@ -127,6 +130,9 @@ def _plain_layer(choice: Choice, path: Path, epoch: int, compression: Compressio
         if planned.kind is RegionKind.ENCRYPTED:
             if entry.type is EntryType.DIRECTORY:
                 writer.add(Entry(path=entry.path, type=EntryType.DIRECTORY, mode=0o755, mtime=epoch))
+        elif planned.kind is RegionKind.EPHEMERAL:
+            if entry.path in prefixes and entry.type is EntryType.DIRECTORY:
+                writer.add(Entry(path=entry.path, type=EntryType.DIRECTORY, mode=entry.mode, mtime=epoch))
         elif planned.kind is RegionKind.HOST and entry.type is EntryType.FILE:
             writer.add_bytes(entry.path, b"", mode=0o644)
         elif entry.type in (EntryType.FILE, EntryType.DIRECTORY, EntryType.SYMLINK):

@@ -77,7 +77,7 @@ def _import_amd(collateral: Collateral, data: bytes, name: str) -> str:
     if _is_pem(data):
         try:
             certificates = x509.load_pem_x509_certificates(data)
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             raise UserError(f"{name} has PEM that is no certificates", remedy=_REMEDY) from None
         return collateral.add_amd_chain(data, _product(certificates[-1].subject, name))
     try:
@@ -102,5 +102,7 @@ def _product(root: x509.Name, name: str) -> Product:
     names = [str(one.value) for one in root.get_attributes_for_oid(x509.NameOID.COMMON_NAME)]
     product = next((product for product in Product if names == [f"ARK-{product}"]), None)
     if product is None:
-        raise UserError(f"{name} is by {names}, expected AMD's root for {', '.join(Product)}", remedy=_REMEDY)
+        raise UserError(
+            f"{name} is by {', '.join(names) or 'nobody'}, expected AMD's root for {', '.join(Product)}", remedy=_REMEDY
+        )
     return product

@@ -63,7 +63,7 @@ def nginx(work: Path) -> Recipe:
         'EXPOSE 8080\nSTOPSIGNAL SIGQUIT\nCMD ["nginx"]\n'
     )
     trees = ("--dir=/etc/nginx", "--dir=/srv/www", "--plain=/usr/lib/nginx", "--plain=/usr/share/nginx")
-    writable = ("--host-path=/var/lib/nginx", "--host-path=/var/log/nginx", "--host-path=/run")
+    writable = ("--host-path=/var/lib/nginx", "--host-path=/var/log/nginx")
     options = ("--binary=nginx", *trees, *writable)
     return Recipe("nginx", dockerfile, options, {"www": www, "nginx.conf": configuration})
 

@@ -125,7 +125,7 @@ def java(pair: MakePair, data: Path) -> Pair:
         'CMD ["java", "-jar", "main.jar", "a b"]\n'
     )
     trees = ("--dir=/data", "--dir=/app", LIBRARIES, "--plain=/usr/lib/jvm", "--plain=/etc/java-17-openjdk",
-             "--plain-file=/bin/sh", "--host-path=/tmp")  # fmt: skip
+             "--plain-file=/bin/sh")  # fmt: skip
     files = {"data": data, "Main.java": PROGRAMS / "Main.java"}
     return pair(
         Recipe(

@@ -35,8 +35,7 @@ def python(pair: MakePair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     packages = ["libpython3.11-testsuite", "python3", "python3-venv"]
     dockerfile = f"FROM {debian(packages)}\nCOPY run.py /app/\nWORKDIR /tmp\nENV HOME=/tmp\nCMD {command}\n"
     trees = ("--dir=/app", "--dir=/usr/lib/python3.11", "--plain=/usr/share/python-wheels", "--plain=/etc",
-             "--plain=/usr/bin", "--plain=/usr/sbin", "--plain=/usr/lib/x86_64-linux-gnu", "--host-path=/tmp",
-             "--host-path=/var/tmp")  # fmt: skip
+             "--plain=/usr/bin", "--plain=/usr/sbin", "--plain=/usr/lib/x86_64-linux-gnu")  # fmt: skip
     return pair(
         Recipe(
             "python",

@@ -52,7 +52,8 @@ impl Objects {
     /// Whether an object is needed by what runs; then what it needs itself may follow.
     fn belongs(&self, tree: &Tree, contents: &Contents, node: Node) -> Result<bool, Errno> {
         let links = links(tree, contents, node)?;
-        let names = [Some(base(tree.path(node))), links.name.as_deref()];
+        let path = tree.path(node);
+        let names = [Some(base(&path)), links.name.as_deref()];
         let is_needed = {
             let needed = self.needed.lock().unwrap_or_else(PoisonError::into_inner);
             names
@@ -82,7 +83,7 @@ pub fn map(call: &Call) -> Reply {
                 .belongs(&shield.tree, &shield.contents, node)?
         {
             return refuse(
-                shield.tree.path(node),
+                &shield.tree.path(node),
                 "the program does not name it among its shared objects, and others are forbidden; convert with --dlopen=1",
             );
         }
