@@ -18,6 +18,9 @@ MAX_LINK_WARNINGS = 20
 WRITABLE_PATHS = {"/dev/shm": 0o1777, "/run": 0o755, "/tmp": 0o1777, "/var/tmp": 0o1777}  # noqa: S108 - paths of images
 """Directories that every program may expect to write to, and their modes where the image has none."""
 
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a path of images
+"""Here the engine mounts an empty file system that all may write to, whatever mode the image's directory has."""
+
 BASE_IMAGE = "base image"
 """The reason of what the base image has."""
 
@@ -222,6 +225,9 @@ class Planner:
                     self._add(entries, PlannedEntry(found, kind, reason), chosen=False)
         for path, added in (*self._added.items(), *self._mount_points.items()):
             entries.setdefault(path, added)
+        shared = entries.get(SHARED_MEMORY)
+        if shared is not None and shared.kind is RegionKind.EPHEMERAL:
+            entries[SHARED_MEMORY] = replace(shared, entry=replace(shared.entry, mode=0o1777, uid=0, gid=0))
         for path, attributes in self._attached.items():
             planned = entries[path]
             entry = replace(planned.entry, xattrs={**planned.entry.xattrs, **attributes}, link_group=0)
