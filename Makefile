@@ -1,7 +1,7 @@
-# make setup | demo | test | lint | bench | clean. Each starts what it needs and stops what it started.
+# make setup | demo | test | corpus | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test test-rust test-unit test-integration lint check-help format crash-test schema bench bench-attestation fuzz lock clean
+.PHONY: setup demo test corpus test-rust test-unit test-integration lint check-help format crash-test schema bench bench-attestation bench-runtime soak fuzz lock clean
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -37,6 +37,10 @@ lint: setup
 	cargo fmt --all --check
 	cargo clippy --quiet --locked --all-targets -- -D warnings
 
+# Real programs in containers, native and encrypted, compared; `make test` runs the quick ones of them.
+corpus: setup
+	scripts/with-docker.sh pytest -m "corpus or docker" tests/e2e/corpus
+
 check-help: setup
 	pytest tests/unit/cli/test_help.py tests/unit/cli/test_config_file.py
 
@@ -63,6 +67,14 @@ bench-attestation: setup
 fuzz: setup
 	python -m tests.fuzz_evidence --seconds=$(or $(FUZZ_SECONDS),600)
 	python -m tests.fuzz_sessions --seconds=$(or $(FUZZ_SECONDS),600)
+
+bench-runtime: setup
+	scripts/with-docker.sh python -m bench.runtime
+
+# Two services under load for MINUTES, their workers killed at random; nothing may leak.
+MINUTES ?= 60
+soak: setup
+	scripts/with-docker.sh python -m bench.soak --minutes $(MINUTES)
 
 lock:
 	uv pip compile --quiet --generate-hashes --extra dev pyproject.toml -o requirements.lock

@@ -236,3 +236,11 @@ def test_what_the_user_declared_stays_as_declared() -> None:
     for path in ("/tmp", "/var/tmp", "/run", "/var/run"):
         assert planner.declare_writable(path, reason="test") is None
     assert not any(region.kind is EPHEMERAL for region in planner.plan().regions)
+
+
+def test_all_may_write_to_shared_memory_whatever_the_image_says() -> None:
+    planner = Planner(root_of({**NATIVE, "/dev/shm": None, "/tmp": None}))
+    for path in ("/dev/shm", "/tmp"):
+        planner.declare_writable(path, reason="a test", mode=0o1777)
+    modes = {path: planned.entry.mode for path, planned in planner.plan().entries.items()}
+    assert (modes["/dev/shm"], modes["/tmp"]) == (0o1777, 0o755)
