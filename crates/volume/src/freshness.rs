@@ -140,8 +140,7 @@ impl fmt::Display for Stale {
         match self {
             Self::Older { found, expected } => write!(
                 f,
-                "it is older: got commit {found}, expected {expected}; put the newest copy back, or let the owner \
-                 accept the older one"
+                "it is older: got commit {found}, expected {expected}"
             ),
             Self::Forked { found, expected } => write!(
                 f,

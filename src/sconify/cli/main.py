@@ -8,12 +8,14 @@ from sconify import __version__
 from sconify.cli.errors import run_command
 from sconify.cli.lazy import LazyGroup
 
-_GROUPS = {name: f"sconify.cli.{name}:{name}" for name in ("attest", "cas", "embedded", "las", "platform", "session")}
+_GROUPS = {
+    name: f"sconify.cli.{name}:{name}" for name in ("attest", "cas", "embedded", "las", "platform", "session", "volume")
+}
 
 
 @click.group(cls=LazyGroup, lazy=_GROUPS, context_settings={"help_option_names": ["-h", "--help"]})
 def sconify() -> None:
-    """Confidential containers: services, sessions and their attestation. Images are converted by `sconify_image`."""
+    """Confidential containers: services, sessions and volumes. Images are converted by `sconify_image`."""
 
 
 @sconify.command()
