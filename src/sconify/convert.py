@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,14 @@ from sconify.build_resources import build_resources, dockerfile_text
 from sconify.cas.authority import find_authority
 from sconify.destinations import destinations_of, resource_directory
 from sconify.image.publication import WrittenImage
+from sconify.image.reference import ImageReference
 from sconify.image.sink import require_absent, write_image
 from sconify.image.source import Image, open_image
 from sconify.policy.template import session_text, shown_text
 from sconify.policy_files import PolicyFiles, converted_service
 from sconify.program.launch import LaunchManifest, measurement, runtime_path, sconified_binary
+from sconify.propose import completed
+from sconify.replacement import with_sconifiable_program
 from sconify.request import Request
 from sconify.shield.choose import Choice, choose
 from sconify.shield.key import file_system_key
@@ -39,6 +42,9 @@ class Progress(Protocol):
 
     def advance(self, done: int) -> None:
         """``done`` bytes of the present step are done."""
+
+    def note(self, text: str) -> None:
+        """Something that was decided for the user."""
 
     def warn(self, text: str) -> None:
         """Something that the user should know, but that stops nothing."""
@@ -92,7 +98,7 @@ def convert(request: Request, *, progress: Progress) -> Conversion:
             destinations = destinations_of(request)
             for destination in destinations:
                 require_absent(destination, overwrite=request.overwrite, registry=request.registry)
-            native, base = _open_images(request, work, stack)
+            request, native, base = _open_images(request, work, stack, note=progress.note, warn=progress.warn)
         with clock.step("plan"):
             choice = choose(request, native, base)
             for warning in choice.plan.warnings:
@@ -149,8 +155,8 @@ def convert(request: Request, *, progress: Progress) -> Conversion:
     )
 
 
-def explain(request: Request) -> Choice:
-    """Plan a conversion and make nothing.
+def explain(request: Request, *, note: Callable[[str], None]) -> Choice:
+    """Plan a conversion and make nothing; ``note`` is told what was decided for the user.
 
     Raises:
         SconifyError: As ``convert`` does for the same request.
@@ -160,16 +166,27 @@ def explain(request: Request) -> Choice:
         destinations_of(request)
         resource_directory(request)
         PolicyFiles.read(request)
-        native, base = _open_images(request, work, stack)
-        return choose(request, native, base)
+        warnings: list[str] = []
+        request, native, base = _open_images(request, work, stack, note=note, warn=warnings.append)
+        return choose(request, native, base, warnings=warnings)
 
 
-def _open_images(request: Request, work: Path, stack: ExitStack) -> tuple[Image, Image | None]:
-    """Open the native image and, if one was asked for, the base image, until ``stack`` unwinds."""
-    native = stack.enter_context(open_image(request.native, workdir=work, registry=request.registry))
-    if request.base is None:
-        return native, None
-    return native, stack.enter_context(open_image(request.base, workdir=work, registry=request.registry))
+def _open_images(
+    request: Request, work: Path, stack: ExitStack, *, note: Callable[[str], None], warn: Callable[[str], None]
+) -> tuple[Request, Image, Image | None]:
+    """Open the native image and, if one was asked for, the base image, until ``stack`` unwinds.
+
+    Returns:
+        The request, completed by what ``--auto`` finds, and the images.
+    """
+
+    def opened(reference: ImageReference) -> Image:
+        return stack.enter_context(open_image(reference, workdir=work, registry=request.registry))
+
+    native = opened(request.native)
+    request = completed(request, native, note=note, warn=warn)
+    native = with_sconifiable_program(request, native, opened, warn)
+    return request, native, None if request.base is None else opened(request.base)
 
 
 @contextmanager

@@ -32,6 +32,9 @@ class Request:
     native: ImageReference
     target: ImageReference
     binary: str
+    """Empty if ``auto`` is to find it."""
+    auto: bool = False
+    """Whether the binary and the directories are proposed from the image where the user names none."""
     directories: tuple[str, ...] = ()
     plain_directories: tuple[str, ...] = ()
     plain_files: tuple[str, ...] = ()
@@ -54,6 +57,9 @@ class Request:
     """A record of what the program opens: those files are encrypted."""
     binary_symlinks: bool = True
     """Whether links to the binary, and the usual names of an interpreter, are made."""
+    replacement_images: tuple[ImageReference, ...] = ()
+    """Images with builds of programs that can't run as they are."""
+    replace_unsconifiable: bool = True
     shared_objects: bool = True
     """Whether the binary's shared objects are taken along."""
     service_libraries: bool = True

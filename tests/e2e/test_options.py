@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from sconify.image.config import ImageConfig
+from sconify.image.layer_writer import LayerWriter
+from sconify.image.reference import ImageReference
+from sconify.image.sink import write_image
 from tests.containers import COMMANDS, Convert, run
 from tests.e2e.conftest import Native, Result, explanation
 
@@ -234,6 +238,7 @@ def test_what_the_policy_puts_up_with(convert_probe: ConvertProbe) -> None:
         "simulated-platform", "debug-mode", "hyperthreading", "insecure-igpu", "outdated-tcb",
         "software-hardening-needed", "insecure-configuration",
     }  # fmt: skip
+    assert made.session.security.attestation.ignore_advisories == ("*",)
 
 
 def test_start_up_variables(convert_probe: ConvertProbe) -> None:
@@ -311,3 +316,61 @@ def test_the_result_goes_to_standard_output_alone(home: dict[str, str], probe: N
     assert len(lines) == 1
     assert lines[0].startswith("sconify-")
     assert (tmp_path / "out/index.json").exists()
+
+
+def test_a_binary_that_can_not_run_is_replaced_or_refused(
+    convert: Convert, home: dict[str, str], probe: Native, tmp_path: Path
+) -> None:
+    """An image whose binary is for another architecture, and one that has it for this one."""
+    foreign = LayerWriter(tmp_path / "foreign.tar", epoch=0)
+    elf = bytearray(b"\x7fELF\x02\x01\x01" + bytes(57))
+    elf[16:20] = b"\x02\x00\xb7\x00"  # an executable for aarch64
+    foreign.add_bytes("/opt/bin/probe", bytes(elf), mode=0o755)
+    foreign.add_bytes("/app/secret", b"of the foreign image")
+    source = f"oci:{tmp_path}/foreign:x"
+    config = ImageConfig(entrypoint=("/opt/bin/probe", "/app/secret"))
+    layers = [foreign.finish()]
+    write_image(ImageReference.parse(source), config=config, layers=layers, workdir=tmp_path, overwrite=False).commit()
+    options = (f"--from={source}", "--binary=/opt/bin/probe", "--dir=/app")
+    refused = command(home, *options, f"--to=oci:{tmp_path}/a:x")
+    assert refused.returncode == 2
+    assert "aarch64" in refused.stderr
+    assert "--replacement-image" in refused.stderr
+    kept = command(
+        home, *options, f"--to=oci:{tmp_path}/a:x", f"--replacement-image={probe.image}",
+        "--disable-replace-unsconifiable-binaries",
+    )  # fmt: skip
+    assert "leave --disable-replace-unsconifiable-binaries out" in kept.stderr
+    other = command(home, *options, f"--to=oci:{tmp_path}/a:x", f"--replacement-image={probe.base}")
+    assert "no replacement image has probe" in other.stderr
+    assert not (tmp_path / "a").exists()
+    image = "sconify-test/option:replaced"
+    made = convert(*options, f"--to={image}", "--overwrite", f"--replacement-image={probe.image}")
+    assert "it is replaced by the one of" in made["stderr"]
+    lines = run("docker", "run", "--rm", image).stdout.splitlines()
+    assert {"answer 42", "file /app/secret: of the foreign image"} <= set(lines)
+
+
+def test_auto_finds_binary_and_directories(
+    convert: Convert, home: dict[str, str], probe: Native, tmp_path: Path
+) -> None:
+    image = "sconify-test/option:auto"
+    made = convert(f"--from={probe.image}", f"--to={image}", "--overwrite", "--auto")
+    assert "--binary=/usr/bin/probe: Cmd of the image" in made["stderr"]
+    assert "--dir=/app: not a directory of the distribution" in made["stderr"]
+    lines = run("docker", "run", "--rm", image).stdout.splitlines()
+    assert {"file /app/secret: content of /app/secret", "file /data/public: content of /data/public"} <= set(lines)
+
+
+def test_init_writes_a_file_that_converts(home: dict[str, str], probe: Native, tmp_path: Path) -> None:
+    file, target = tmp_path / "sconify.yaml", f"oci:{tmp_path}/out:x"
+    sconify = str(COMMANDS / "sconify")
+    done = run(sconify, "init", probe.image, f"--to={target}", f"--output={file}", env=home)
+    assert done.stdout == f"sconify_image --config={file}\n"
+    again = run(sconify, "init", probe.image, f"--output={file}", env=home, check=False)
+    assert "--overwrite" in again.stderr
+    assert command(home, f"--config={file}").returncode == 0
+    assert (tmp_path / "out/index.json").exists()
+    explained = json.loads(command(home, f"--config={file}", "--explain", "--json", "--plain-file=/etc/motd").stdout)
+    kinds = {region["prefix"]: region["protection"] for region in explained["regions"]}
+    assert kinds["/app"] == "encrypted"

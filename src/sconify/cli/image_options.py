@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from sconify.cli.config_file import load_config
 from sconify.cli.option_groups import Command, group
 from sconify.errors import UserError
 from sconify.image.compression import Compression
@@ -32,7 +33,8 @@ _debug = group("Debug")
 _OPTIONS: tuple[Callable[..., Any], ...] = (
     _required("--from", "native", metavar="NATIVE_IMAGE", help="Native image to convert."),
     _required("--to", "target", metavar="TO_IMAGE", help="Encrypted image to make."),
-    _required("--binary", help="Binary of the native image which is to run: a path, a link or a bare name."),
+    _required("--binary", metavar="BINARY",
+              help="Binary of the native image which is to run: a path, a link or a bare name; --auto finds it."),
     _optional("--name", metavar="SESSION", help="Name of the session.  [default: TO_IMAGE without '/']"),
     _optional("--base", metavar="BASE_IMAGE", help="Image on which the encrypted one stands.  [default: an empty one]"),
     _optional("--command", metavar="SESSION_CMD",
@@ -47,6 +49,8 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     _optional("--host-path", multiple=True, metavar="PATH", help="Let the host provide this path, unprotected."),
     _optional("--trace", type=FILE, metavar="TRACE_FILE",
               help="Encrypt the files that this output of strace, or this list of paths, names."),
+    _optional("--replacement-image", multiple=True, metavar="IMAGE",
+              help="Image with a build of BINARY that replaces one which can't run on the target platform."),
     _optional("--cas", metavar="CAS_ADDR", help="CAS to use.  [default: an embedded one on this machine, for tests]"),
     _optional("--cas-debug", is_flag=True, help="Permit the CAS to be in debug mode."),
     _optional("--cas-key", metavar="KEY_HASH", help="Key that the CAS must have.  [default: the one that is attested]"),
@@ -70,7 +74,7 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     _optional("--overwrite", is_flag=True, help="Replace TO_IMAGE if it exists."),
     _registry("--push-image", "push", is_flag=True, help="Push TO_IMAGE to its registry and report its digest."),
     _registry("--compression", type=click.Choice(["zstd", "gzip", "none"]),
-              help="Of the layers.  [default: none for the Docker engine, zstd elsewhere]"),
+              help="Of the layers; zstd needs Docker 23.  [default: none for the local Docker engine, else gzip]"),
     _registry("--authfile", type=FILE, metavar="FILE",
               help="Credentials for registries.  [default: those of docker login or skopeo login]"),
     _registry("--registry-cert-dir", type=FILE, metavar="DIR",
@@ -86,6 +90,8 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
               help="Leave the libraries of interpreters out; the list of them is below."),
     _defaults("--disable-copy-envvars", is_flag=True, help="Leave the native image's variables out of the session."),
     _defaults("--disable-ld-library-path-in-session", is_flag=True, help="Leave LD_LIBRARY_PATH out of the session."),
+    _defaults("--disable-replace-unsconifiable-binaries", is_flag=True,
+              help="Refuse a binary for another architecture, of 32 bits or with an unknown loader; replace none."),
     _defaults("--disable-session-upload/--enable-session-upload", default=False,
               help="Write the session to a file only; no CAS is contacted."),
     _defaults("--disable-update-session-if-exists", is_flag=True, help="Fail if the session exists already."),
@@ -101,6 +107,9 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
                help="Shared objects loaded later: 0 none, 1 protected ones, 2 any [SCONE_ALLOW_DLOPEN]."),
     _variables("--fork", type=click.Choice(["0", "1"]), help="0 forbids fork [SCONE_FORK].  [default: allowed]"),
     _variables("--mprotect", type=click.Choice(["0", "1"]), help="Accepted, not needed: programs may use mprotect."),
+    _plan("--auto", is_flag=True, help="Find BINARY and the directories to encrypt in the image, and say why."),
+    _plan("--config", type=FILE, metavar="FILE", is_eager=True, callback=load_config,
+          help="YAML file with options; what stands on the command line wins. `sconify init` writes one."),
     _plan("--explain", "--dry-run", "explain_only", is_flag=True,
           help="Show which path goes where and why; make nothing."),
     _plan("--json", "as_json", is_flag=True, help="Print the result as one JSON document."),
@@ -127,8 +136,11 @@ def request_of(values: dict[str, Any]) -> Request:
         UserError: If one is missing or wrong; the message names it.
     """
     for name, flag in (("native", "--from"), ("target", "--to"), ("binary", "--binary")):
-        if not values[name]:
-            raise UserError(f"{flag} is missing", remedy=f"give {flag}, on the command line or in the file of --config")
+        if not values[name] and not (name == "binary" and values["auto"]):
+            also = "; --auto finds it" if name == "binary" else ""
+            raise UserError(
+                f"{flag} is missing", remedy=f"give {flag}, on the command line or in the file of --config{also}"
+            )
     if values["name"] is not None:
         check_name(values["name"], flag="--name", nested=False)
     if values["namespace"] is not None:
@@ -138,7 +150,8 @@ def request_of(values: dict[str, Any]) -> Request:
     return Request(
         native=_image(values["native"], "--from"),
         target=_image(values["target"], "--to"),
-        binary=values["binary"],
+        binary=values["binary"] or "",
+        auto=values["auto"],
         directories=tuple(values["directories"]),
         plain_directories=tuple(values["plain"]),
         plain_files=tuple(values["plain_file"]),
@@ -165,6 +178,8 @@ def request_of(values: dict[str, Any]) -> Request:
         build_resources=values["build_resources"],
         identity=values["identity"],
         binary_symlinks=not values["disable_binary_symlink_detection"],
+        replacement_images=tuple(_image(text, "--replacement-image") for text in values["replacement_image"]),
+        replace_unsconifiable=not values["disable_replace_unsconifiable_binaries"],
         shared_objects=not values["disable_copy_shared_object_dependencies"],
         service_libraries=not values["disable_copy_service_libraries"],
         native_environment=not values["disable_copy_envvars"],

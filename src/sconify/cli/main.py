@@ -8,9 +8,8 @@ from sconify import __version__
 from sconify.cli.errors import run_command
 from sconify.cli.lazy import LazyGroup
 
-_GROUPS = {
-    name: f"sconify.cli.{name}:{name}" for name in ("attest", "cas", "embedded", "las", "platform", "session", "volume")
-}
+_NAMES = ("attest", "cas", "embedded", "init", "las", "platform", "session", "volume")
+_GROUPS = {name: f"sconify.cli.{name}:{name}" for name in _NAMES}
 
 
 @click.group(cls=LazyGroup, lazy=_GROUPS, context_settings={"help_option_names": ["-h", "--help"]})
