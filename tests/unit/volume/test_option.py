@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from sconify.errors import UserError
+from sconify.policy.session import parse_session
 from sconify.volume.option import VolumeOption, parse_volumes
 
 
@@ -65,3 +67,26 @@ def test_a_session_says_who_owns_a_volume() -> None:
     assert imported.volume_entry() == {"name": "b", "import": {"session": "owner", "volume": "b"}}
     assert exported.volume_entry() == {"name": "c", "export": [{"session": "one"}, {"session": "two"}]}
     assert exported.image_entry() == {"name": "c", "path": "/c"}
+
+
+def test_sessions_take_the_entries() -> None:
+    volumes = parse_volumes(("a:/a", "b:/b:owner", "c:/c::one:team/two"))
+    session = {
+        "name": "session",
+        "version": "0.3",
+        "services": [
+            {
+                "name": "service",
+                "image_name": "image",
+                "attestation": {"mrenclave": ["0a" * 32]},
+                "command": "program",
+                "environment": {},
+                "pwd": "/",
+            }
+        ],
+        "images": [{"name": "image", "volumes": [volume.image_entry() for volume in volumes]}],
+        "volumes": [volume.volume_entry() for volume in volumes],
+    }
+    parsed = parse_session(yaml.safe_dump(session))
+    assert [volume.name for volume in parsed.volumes] == ["a", "b", "c"]
+    assert [volume.path for volume in parsed.images[0].volumes] == ["/a", "/b", "/c"]
