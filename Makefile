@@ -1,13 +1,13 @@
 # make setup | demo | test | corpus | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test corpus test-rust test-unit test-integration lint check-help format crash-test schema bench bench-attestation bench-runtime soak fuzz lock clean
+.PHONY: setup demo test corpus test-rust test-unit test-integration lint check-help format crash-test schema bench bench-attestation bench-runtime soak fuzz lock clean bench-volume soak-volume
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
 STAMP := .venv/.installed
-NATIVE := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock setup.py pyproject.toml
+NATIVE := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock .cargo/config.toml setup.py pyproject.toml
 
 setup: $(STAMP)
 
@@ -62,6 +62,14 @@ bench: setup
 
 bench-attestation: setup
 	python bench/attestation.py
+
+# Next to a plain directory and to gocryptfs, on the disk of this directory.
+bench-volume: setup
+	cargo bench --quiet --locked --package sconify-volume --bench volume -- $(CURDIR)/target
+
+# Hundreds of kills, thousands of flipped bytes, long random tests.
+soak-volume: setup
+	SCONIFY_CRASH_ROUNDS=500 SCONIFY_FLIPS=5000 SCONIFY_FSX_STEPS=20000 PROPTEST_CASES=1000 cargo test --quiet --locked --package sconify-volume
 
 # Ten minutes for each format of evidence, all at once; FUZZ_SECONDS shortens it.
 fuzz: setup
