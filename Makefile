@@ -50,6 +50,7 @@ crash-test: setup
 
 schema: setup
 	python -m sconify.policy.schema > docs/session.schema.json
+	python -m sconify.cas.openapi > docs/openapi.json
 
 bench: setup
 	scripts/with-docker.sh python bench/flask.py

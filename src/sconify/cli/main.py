@@ -16,7 +16,7 @@ from sconify.cli.errors import run_command
 from sconify.cli.lazy import LazyGroup
 from sconify.errors import BugError, UserError
 
-_NAMES = ("attest", "cas", "embedded", "init", "las", "platform", "session", "volume")
+_NAMES = ("attest", "cas", "embedded", "init", "inspect", "las", "platform", "session", "volume")
 _GROUPS = {
     **{name: f"sconify.cli.{name}:{name}" for name in _NAMES},
     "self": "sconify.cli.own_identity:own",

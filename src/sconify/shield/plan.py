@@ -18,6 +18,9 @@ MAX_LINK_WARNINGS = 20
 WRITABLE_PATHS = {"/dev/shm": 0o1777, "/run": 0o755, "/tmp": 0o1777, "/var/tmp": 0o1777}  # noqa: S108 - paths of images
 """Directories that every program may expect to write to, and their modes where the image has none."""
 
+ENGINE_MOUNTS = ("/dev/shm",)  # noqa: S108 - paths of images
+"""Writable directories that the engine gives to each container, whatever the image has there."""
+
 BASE_IMAGE = "base image"
 """The reason of what the base image has."""
 
@@ -140,8 +143,9 @@ class Planner:
         Returns:
             The prefix of the ephemeral region, or None if there is none.
         """
-        trail = find(self._root, path)
-        if trail is None and self._root.lookup(path) is not None:
+        is_mounted = path in ENGINE_MOUNTS
+        trail = None if is_mounted else find(self._root, path)
+        if trail is None and not is_mounted and self._root.lookup(path) is not None:
             return None
         if trail is not None and trail.entry.type is not EntryType.DIRECTORY:
             return None
@@ -176,13 +180,13 @@ class Planner:
         self._added[entry.path] = PlannedEntry(entry, RegionKind.AUTHENTICATED, reason)
 
     def shared_objects(self) -> list[Entry]:
-        """Return the shared objects in what the user declared, by name: the program may load them."""
+        """Return the shared objects, by name, and the executable files in what the user declared: they may be run."""
         regions = [region for region in self._regions if region.kind is not RegionKind.HOST]
         return [
             entry
             for region in regions
             for entry in self._root.walk(region.prefix)
-            if entry.type is EntryType.FILE and SHARED_OBJECT.search(entry.path)
+            if entry.type is EntryType.FILE and (entry.mode & 0o111 or SHARED_OBJECT.search(entry.path))
         ]
 
     def warn(self, text: str) -> None:
@@ -215,8 +219,9 @@ class Planner:
                 kind = RegionKind.AUTHENTICATED if region_of is None else region_of.kind
                 if kind is not RegionKind.HOST:
                     self._add(entries, PlannedEntry(found, kind, reason), chosen=False)
-        for path, added in (*self._added.items(), *self._mount_points.items()):
+        for path, added in self._added.items():
             entries.setdefault(path, added)
+        entries.update(self._mount_points)
         self._add_directories_above(entries)
         ordered = dict(sorted(entries.items(), key=lambda item: item[0].encode(errors="surrogateescape")))
         self._warn_of_dangling_links(ordered)

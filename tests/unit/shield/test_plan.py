@@ -197,6 +197,18 @@ def test_every_path_has_its_directories_and_is_either_in_or_left_out(needed: lis
     assert not set(plan.omitted) & set(paths)
 
 
+def test_what_may_be_loaded_or_run() -> None:
+    tree = Tree()
+    for path in ("/app", "/bin"):
+        tree.put(Entry(path=path, type=EntryType.DIRECTORY, mode=0o755))
+    files = {"/app/x.so.1": 0o644, "/app/addon.node": 0o644, "/app/tool": 0o755, "/app/text": 0o644, "/bin/sh": 0o755}
+    for path, mode in files.items():
+        tree.put(Entry(path=path, type=EntryType.FILE, mode=mode, content=Extent(Path("unused"), 0, 1)))
+    planner = Planner(RootFileSystem(tree))
+    planner.declare_directory("/app", ENCRYPTED, flag="--dir")
+    assert [entry.path for entry in planner.shared_objects()] == ["/app/addon.node", "/app/tool", "/app/x.so.1"]
+
+
 def test_a_writable_directory_is_ephemeral_with_what_the_image_has_there() -> None:
     planner = Planner(root_of({**NATIVE, "/run/app/seed": 3, "/var/data": "/srv/data", "/srv/data/db": 9}))
     assert planner.declare_writable("/run", reason="test") == "/run"
@@ -209,6 +221,12 @@ def test_a_writable_directory_is_ephemeral_with_what_the_image_has_there() -> No
     assert (plan.entries["/tmp"].entry.type, plan.entries["/tmp"].entry.mode) == (EntryType.DIRECTORY, 0o1777)
     assert "/var/data" in plan.entries
     assert not {"/run/app/seed", "/srv/data/db"} & set(plan.omitted)
+
+
+def test_what_the_engine_mounts_is_for_everybody_whatever_the_image_has_there() -> None:
+    planner = Planner(root_of({**NATIVE, "/dev/shm": None}))
+    planner.declare_writable("/dev/shm", reason="test", mode=0o1777)
+    assert planner.plan().entries["/dev/shm"].entry.mode == 0o1777
 
 
 def test_what_the_user_declared_stays_as_declared() -> None:

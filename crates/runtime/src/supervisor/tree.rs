@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{lstat, FileType};
 use rustix::io::Errno;
-use sconify_shield::{Entry, EntryId, Index, Kind, RegionKind, ResolveError, Resolved};
+use sconify_shield::{Entry, EntryId, Index, Kind, Region, RegionKind, ResolveError, Resolved};
 use zeroize::Zeroizing;
 
 use crate::executor::InjectedFile;
@@ -156,8 +156,12 @@ impl Tree {
                 || open_directories[index.parent(entry.id()).0 as usize];
             open_directories.push(above && entry.is_directory() && entry.mode() & 0o111 == 0o111);
         }
+        let mut writable = Writable::new(&index, memories);
+        for file in &injected {
+            writable.pin(&file.path, false);
+        }
         Self {
-            writable: Writable::new(&index, memories),
+            writable,
             index,
             injected,
             by_path,
@@ -234,16 +238,16 @@ impl Tree {
         };
         for _ in 0..CROSSINGS_LIMIT {
             let resolved = self.resolve_in_index(&next, last)?;
-            let path = match resolved {
-                Resolved::Writable { path, kind } => match self.writable.enter(&path) {
-                    Some(_) => path,
-                    None => return Ok((self.unserved(&path, kind), None)),
-                },
+            let (path, kind) = match resolved {
+                Resolved::Writable { path, kind } => (path, kind),
                 resolved => return Ok((self.place(resolved), None)),
             };
-            let Some((root, above, rest)) = self.writable.enter(&path) else {
-                return Err(Errno::IO);
+            let prefix = self.index.region_of(&path).map(Region::prefix);
+            let prefix = prefix.unwrap_or_default();
+            let Some((root, above)) = self.writable.enter(prefix) else {
+                return Ok((self.unserved(&path, kind), None));
             };
+            let rest = &path[prefix.len()..];
             if let Some(above) = above.filter(|above| !self.open_directories[above.0 as usize]) {
                 let directories = std::iter::once(above).chain(self.directories_above(above));
                 for directory in directories {

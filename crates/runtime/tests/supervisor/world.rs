@@ -295,7 +295,7 @@ impl World {
     pub fn launcher(&self) -> Command {
         let mut command = Command::new("timeout");
         command
-            .args(["--foreground", "-k", "1", PATIENCE])
+            .args(["--foreground", "-k", "10", PATIENCE])
             .arg(launcher())
             .arg(self.root.join("index"));
         command.args([hex(&KEY), self.tag.to_string()]);
@@ -402,13 +402,18 @@ fn probes() -> &'static [(Vec<u8>, Vec<PathBuf>); 3] {
     })
 }
 
-/// Compiles a program of these tests to a file of its own.
+/// Compiles a program of these tests, one file or a directory of them, to a file of its own.
 pub fn compile(name: &str, option: &str) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let output =
         std::env::temp_dir().join(format!("sconify-{name}-{}-{number}", std::process::id()));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/supervisor/{name}.c"));
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/supervisor");
+    let mut sources = match fs::read_dir(sources.join(name)) {
+        Ok(parts) => parts.map(|part| part.unwrap().path()).collect(),
+        Err(_) => vec![sources.join(format!("{name}.c"))],
+    };
+    sources.retain(|source| source.extension().is_some_and(|extension| extension == "c"));
     let options = ["-O1", "-pthread"]
         .into_iter()
         .chain((!option.is_empty()).then_some(option));
@@ -416,7 +421,7 @@ pub fn compile(name: &str, option: &str) -> PathBuf {
         .args(options)
         .arg("-o")
         .arg(&output)
-        .arg(source)
+        .args(sources)
         .status()
         .unwrap();
     assert!(status.success());

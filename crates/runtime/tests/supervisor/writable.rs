@@ -33,6 +33,13 @@ fn assert_same(native: &[String], served: &[String], log: &str) {
     assert_eq!(native.len(), served.len());
 }
 
+/// Seed and number of the random calls; a soak makes more: `SCONIFY_RANDOM_CALLS="SEED ROUNDS"`.
+fn random_calls() -> [String; 2] {
+    let given = std::env::var("SCONIFY_RANDOM_CALLS").unwrap_or("1 2000".to_owned());
+    let (seed, rounds) = given.split_once(' ').unwrap();
+    [seed.to_owned(), rounds.to_owned()]
+}
+
 /// Runs the program of all calls natively in a new directory.
 fn native_calls() -> Vec<String> {
     let program = compile("calls", "");
@@ -40,6 +47,7 @@ fn native_calls() -> Vec<String> {
     let output = Command::new(&program)
         .arg(&top)
         .arg("/dev/shm")
+        .args(random_calls())
         .output()
         .unwrap();
     let lines = said(&Run::new(output), &top);
@@ -53,7 +61,8 @@ fn every_call_in_an_ephemeral_region_comes_out_as_in_a_plain_directory() {
     let native = native_calls();
     let world = world();
     let (top, other) = (world.path("scratch/top"), world.path("host"));
-    let run = world.run(&["app/calls", &top, &other]);
+    let [seed, rounds] = random_calls();
+    let run = world.run(&["app/calls", &top, &other, &seed, &rounds]);
     assert_same(&native, &said(&run, top.as_ref()), &run.log());
 }
 
@@ -201,6 +210,27 @@ fn regions_stand_in_each_other() {
     assert!(lines[5].ends_with("Device or resource busy"), "{said}");
     assert!(lines[6].ends_with("Device or resource busy"), "{said}");
     assert_eq!(lines[7..], ["protected", "made"]);
+}
+
+#[test]
+fn injected_files_stand_in_writable_directories_too() {
+    let world = world();
+    let path = world.path("scratch/secrets/key");
+    let text = format!(
+        "cd {}; echo *; cat key; cat key > copy; cat copy; (echo x > key) 2>&1 | cat",
+        world.path("scratch/secrets")
+    );
+    let run = world.run_with(
+        &["--inject", &format!("{path}=injected")],
+        &["/bin/sh", "-c", &text],
+    );
+    let said = run.stdout();
+    assert!(
+        said.starts_with("key\ninjectedinjected"),
+        "{said}{}",
+        run.log()
+    );
+    assert!(said.contains("Read-only file system"), "{said}");
 }
 
 #[test]

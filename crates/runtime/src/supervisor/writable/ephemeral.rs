@@ -430,6 +430,10 @@ impl FileSystem for Ephemeral {
         }
     }
 
+    fn has_garbage(&self) -> bool {
+        !self.state().orphans.is_empty()
+    }
+
     fn sweep(&self) -> bool {
         let mut state = self.state();
         for number in std::mem::take(&mut state.orphans) {
@@ -446,3 +450,7 @@ impl FileSystem for Ephemeral {
 fn path_name(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
 }
+
+#[cfg(test)]
+#[path = "ephemeral_tests.rs"]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! A [`FileSystem`] keeps names, attributes and contents. Which one stands behind a region is decided when the tree is made; all system calls are served
 //! alike. The content of a file is a memory file, handed to the program writable, so that reads, writes, mappings and locks are the kernel's own. See
-//! `docs/decisions/0001-writable-regions.md`.
+//! `docs/decisions/0007-writable-regions.md`.
 
 mod directory;
 mod ephemeral;
@@ -244,6 +244,9 @@ pub trait FileSystem: Send + Sync {
     /// Forgets an inode once it has neither a name nor, if it is a regular file, is open; whether others are open the caller must know.
     fn forget(&self, number: u64);
 
+    /// Whether something has no name but was open when it lost it.
+    fn has_garbage(&self) -> bool;
+
     /// Drops what has no name and is not open any more. Returns whether some is left that is.
     fn sweep(&self) -> bool;
 }
@@ -308,45 +311,43 @@ impl Writable {
     fn join_regions(&mut self, index: &Index) {
         for region in index.regions() {
             let prefix = region.prefix();
-            let Some(above) = parent(prefix) else {
-                continue;
-            };
-            let Some(root) = self.root_of(above) else {
-                continue;
-            };
-            let (mut at, mut rest) = (root.inode, &prefix[root.prefix.len()..]);
-            // The root directory's prefix ends with the slash that others don't have.
-            rest = rest.strip_prefix(b"/").unwrap_or(rest);
-            let names: Vec<_> = rest.split(|&byte| byte == b'/').collect();
-            for (position, name) in names.iter().enumerate() {
-                let is_last = position + 1 == names.len();
-                let is_directory = !is_last || is_directory(index, prefix);
-                let new = New {
-                    kind: if is_directory {
-                        Kind::Directory
-                    } else {
-                        Kind::File
-                    },
-                    mode: 0o755,
-                    uid: 0,
-                    gid: 0,
-                };
-                let system = self.system(at);
-                let number = match system.lookup(at.number, name) {
-                    Ok(Some(number)) => Ok(number),
-                    _ => system.create(at.number, name, &new),
-                };
-                let Ok(number) = number else { break };
-                at = Inode {
-                    system: at.system,
-                    number,
-                };
-                self.pinned.insert(at);
-                if is_last {
-                    self.junctions.insert(at, prefix.to_vec());
-                }
+            if let Some(inode) = self.pin(prefix, is_directory(index, prefix)) {
+                self.junctions.insert(inode, prefix.to_vec());
             }
         }
+    }
+
+    /// If a path lies in a writable region, but is not its root: makes an inode there that stays, with the directories above it.
+    pub fn pin(&mut self, path: &[u8], is_directory: bool) -> Option<Inode> {
+        let root = self.root_of(parent(path)?)?;
+        let (mut at, rest) = (root.inode, &path[root.prefix.len()..]);
+        // The root directory's prefix ends with the slash that others don't have.
+        let rest = rest.strip_prefix(b"/").unwrap_or(rest);
+        let names: Vec<_> = rest.split(|&byte| byte == b'/').collect();
+        for (position, name) in names.iter().enumerate() {
+            let kind = if is_directory || position + 1 < names.len() {
+                Kind::Directory
+            } else {
+                Kind::File
+            };
+            let new = New {
+                kind,
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+            };
+            let system = self.system(at);
+            let number = match system.lookup(at.number, name) {
+                Ok(Some(number)) => number,
+                _ => system.create(at.number, name, &new).ok()?,
+            };
+            at = Inode {
+                system: at.system,
+                number,
+            };
+            self.pinned.insert(at);
+        }
+        Some(at)
     }
 
     /// The file system of an inode.
@@ -366,10 +367,10 @@ impl Writable {
             .max_by_key(|root| root.prefix.len())
     }
 
-    /// Where a path that ends in a writable region begins there: the region's root, the directory of the index above it, and the rest of the path.
-    pub fn enter<'a>(&self, path: &'a [u8]) -> Option<(Inode, Option<EntryId>, &'a [u8])> {
-        let root = self.root_of(path)?;
-        Some((root.inode, root.above, &path[root.prefix.len()..]))
+    /// The region that begins at this path: its root, and the directory of the index above it.
+    pub fn enter(&self, prefix: &[u8]) -> Option<(Inode, Option<EntryId>)> {
+        let root = self.roots.iter().find(|root| root.prefix == prefix)?;
+        Some((root.inode, root.above))
     }
 
     /// The root of the region that begins at exactly this path.
@@ -430,7 +431,9 @@ impl Writable {
             self.system(inode).forget(inode.number);
         }
         if let Some(sweeper) = self.sweeper.get() {
-            sweeper.unpark();
+            if self.system(inode).has_garbage() {
+                sweeper.unpark();
+            }
         }
     }
 

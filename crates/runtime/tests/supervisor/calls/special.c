@@ -1,0 +1,127 @@
+/* Pipes, sockets, watches. */
+#include "calls.h"
+
+static void *opens_writer(void)
+{
+    int fd = open("fifo", O_WRONLY);
+    write(fd, "through", 7);
+    close(fd);
+    return NULL;
+}
+
+static int address(struct sockaddr_un *where, const char *path)
+{
+    memset(where, 0, sizeof *where);
+    where->sun_family = AF_UNIX;
+    strcpy(where->sun_path, path);
+    return offsetof(struct sockaddr_un, sun_path) + strlen(path) + 1;
+}
+
+void special(void)
+{
+    char text[64] = "";
+    umask(0);
+    T(mkfifo("fifo", 0644));
+    T(mkfifo("fifo", 0644));
+    SHOW("fifo");
+    T(open("fifo", O_WRONLY | O_NONBLOCK));
+    int fd = open("fifo", O_RDONLY | O_NONBLOCK);
+    struct stat s;
+    V(fd >= 0);
+    T(fstat(fd, &s));
+    V(fd >= 0 && S_ISFIFO(s.st_mode));
+    V(agree("fifo", fd));
+    V(read(fd, text, sizeof text));
+    close(fd);
+    for (int late = 0; late < 2 && fd >= 0; late++) {
+        fflush(stdout);
+        if (fork() == 0) {
+            if (late)
+                usleep(50000);
+            opens_writer();
+            _exit(0);
+        }
+        if (!late)
+            usleep(50000);
+        fd = open("fifo", O_RDONLY);
+        long count = read(fd, text, sizeof text - 1);
+        text[count < 0 ? 0 : count] = 0;
+        S(text);
+        V(read(fd, text, 1));
+        close(fd);
+        wait(NULL);
+    }
+    T(unlink("fifo"));
+
+    struct sockaddr_un where, seen;
+    int length = address(&where, "socket"), listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    umask(022);
+    T(connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&where, length));
+    T(bind(listener, (void *)&where, length));
+    SHOW("socket");
+    T(bind(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&where, length));
+    T(connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&where, length));
+    if (lstat("socket", &s))
+        return;
+    T(listen(listener, 5));
+    socklen_t size = sizeof seen;
+    T(getsockname(listener, (void *)&seen, &size));
+    S(seen.sun_path);
+    V(size);
+    fflush(stdout);
+    if (fork() == 0) {
+        int client = socket(AF_UNIX, SOCK_STREAM, 0);
+        connect(client, (void *)&where, length);
+        write(client, "hello", 5);
+        _exit(0);
+    }
+    int accepted = accept(listener, NULL, NULL);
+    long count = read(accepted, text, sizeof text - 1);
+    text[count < 0 ? 0 : count] = 0;
+    S(text);
+    wait(NULL);
+    T(open("socket", O_RDONLY));
+    T(rename("socket", "renamed"));
+    T(connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&where, length));
+    length = address(&where, "renamed");
+    T(connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&where, length));
+    T(connect(socket(AF_UNIX, SOCK_DGRAM, 0), (void *)&where, length));
+    T(unlink("renamed"));
+    T(connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&where, length));
+    close(listener);
+    length = address(&where, "new");
+    T(connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&where, length));
+    length = address(&where, "missing/socket");
+    T(bind(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&where, length));
+    length = address(&where, "datagram");
+    int receiver = socket(AF_UNIX, SOCK_DGRAM, 0), sender = socket(AF_UNIX, SOCK_DGRAM, 0);
+    T(bind(receiver, (void *)&where, length));
+    V(sendto(sender, "packet", 6, 0, (void *)&where, length));
+    V(read(receiver, text, sizeof text));
+    close(receiver);
+    V(sendto(sender, "packet", 6, 0, (void *)&where, length));
+    T(mknod("node-socket", S_IFSOCK | 0600, 0));
+    SHOW("node-socket");
+}
+
+void watching(void)
+{
+    make("watched", "");
+    int queue = inotify_init1(IN_NONBLOCK);
+    T(inotify_add_watch(queue, "watched", IN_MODIFY | IN_CLOSE_WRITE));
+    T(inotify_add_watch(queue, "missing", IN_MODIFY));
+    make("watched", "now");
+    char events[4096];
+    long count = read(queue, events, sizeof events);
+    unsigned mask = 0;
+    for (long at = 0; at < count; at += sizeof(struct inotify_event) + ((struct inotify_event *)(events + at))->len)
+        mask |= ((struct inotify_event *)(events + at))->mask;
+    V(mask & (IN_MODIFY | IN_CLOSE_WRITE));
+    struct statfs space;
+    T(statfs(".", &space));
+    V(space.f_bavail > 0);
+    int fd = open("watched", O_RDONLY);
+    T(fstatfs(fd, &space));
+    V(space.f_bavail > 0);
+    T(statfs("missing", &space));
+}
