@@ -17,7 +17,7 @@ from sconify.image.source import Image
 from sconify.request import Request
 from sconify.shield.choose import Choice
 from sconify.shield.plan import BASE_IMAGE
-from sconify.shield.protect import DIRECTORY, ProtectedFileSystem
+from sconify.shield.protect import DIRECTORY, BuiltFile, ProtectedFileSystem
 from sconify.shield.regions import RegionKind
 
 READABLE = 0o444
@@ -45,16 +45,17 @@ def assemble(
         UserError: If ``SOURCE_DATE_EPOCH`` is no number.
     """
     epoch = source_date_epoch()
-    # The Docker engine stores layers uncompressed; ciphertext can't be compressed.
-    local = request.target.transport in (Transport.LOCAL, Transport.DOCKER_DAEMON)
-    stored = Compression.NONE if local else Compression.GZIP
-    layers = (
-        *(base.layers if base is not None else ()),
-        _plain_layer(choice, work / "plain.tar", epoch, stored),
-        _protected_layer(protected, work / "protected.tar", epoch),
-        _binary_layer(choice.program.path, binary, work / "binary.tar", epoch, stored),
-    )
-    history = ["base image"] * (len(layers) - 3) + ["plain files", "protected file system", "sconified binary"]
+    stored = layer_compression(request)
+    base_layers = base.layers if base is not None else ()
+    made = {
+        "plain files": _plain_layer(choice, work / "plain.tar", epoch, stored),
+        # What changes least comes first, and each pack is a layer of its own: an unchanged one isn't pushed again.
+        **{f"protected files of {built.image_path}": _protected_layer(built, work, epoch) for built in protected.packs},
+        "index of the protected files": _protected_layer(protected.index, work, epoch),
+        "sconified binary": _binary_layer(choice.program.path, binary, work / "binary.tar", epoch, stored),
+    }
+    layers = (*base_layers, *made.values())
+    history = [*("base image" for _ in base_layers), *made]
     config = ImageConfig(
         entrypoint=(choice.program.path,),
         env=image_environment(request, authority),
@@ -68,6 +69,17 @@ def assemble(
         history=tuple(HistoryEntry(created_by=f"sconify_image: {what}") for what in history),
     )
     return config, layers
+
+
+def layer_compression(request: Request) -> Compression:
+    """Return how layers are stored: as ``--compression`` says, else as it suits the place where the image goes.
+
+    The Docker engine stores layers uncompressed. Ciphertext can't be compressed, so packs never are.
+    """
+    if request.compression is not None:
+        return request.compression
+    local = request.target.transport in (Transport.LOCAL, Transport.DOCKER_DAEMON)
+    return Compression.NONE if local and not request.push else Compression.ZSTD
 
 
 def image_environment(request: Request, authority: Authority) -> dict[str, str]:
@@ -112,11 +124,10 @@ def _plain_layer(choice: Choice, path: Path, epoch: int, compression: Compressio
     return writer.finish()
 
 
-def _protected_layer(protected: ProtectedFileSystem, path: Path, epoch: int) -> Layer:
-    writer = LayerWriter(path, epoch=epoch)
+def _protected_layer(built: BuiltFile, work: Path, epoch: int) -> Layer:
+    writer = LayerWriter(work / f"{built.file.name}.tar", epoch=epoch)
     writer.add(Entry(path=DIRECTORY, type=EntryType.DIRECTORY, mode=0o755, mtime=epoch))
-    for built in (protected.index, *protected.packs):
-        writer.add_file(built.image_path, built.file, mode=READABLE)
+    writer.add_file(built.image_path, built.file, mode=READABLE)
     return writer.finish()
 
 

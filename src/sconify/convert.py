@@ -6,6 +6,7 @@ the session is uploaded and the image gets its name only at the end, so a failur
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,16 +16,19 @@ from pathlib import Path
 from typing import Protocol
 
 from sconify.assemble import assemble
+from sconify.build_resources import build_resources, dockerfile_text
 from sconify.cas.authority import find_authority
+from sconify.destinations import destinations_of, resource_directory
 from sconify.image.publication import WrittenImage
 from sconify.image.sink import require_absent, write_image
 from sconify.image.source import Image, open_image
-from sconify.policy.template import ConvertedService, session_text
+from sconify.policy.template import session_text, shown_text
+from sconify.policy_files import PolicyFiles, converted_service
 from sconify.program.launch import LaunchManifest, measurement, runtime_path, sconified_binary
 from sconify.request import Request
 from sconify.shield.choose import Choice, choose
 from sconify.shield.key import file_system_key
-from sconify.shield.protect import INDEX, protect
+from sconify.shield.protect import protect
 
 
 class Progress(Protocol):
@@ -38,6 +42,9 @@ class Progress(Protocol):
 
     def warn(self, text: str) -> None:
         """Something that the user should know, but that stops nothing."""
+
+    def artifact(self, name: str, text: str) -> None:
+        """A text that was made, for those who want to see it; without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,51 +85,61 @@ def convert(request: Request, *, progress: Progress) -> Conversion:
     with ExitStack() as stack:
         work = stack.enter_context(_workspace())
         with clock.step("read the native image"):
+            resource_place = resource_directory(request)
+            policy = PolicyFiles.read(request)
             key = file_system_key(request.key_file)
-            require_absent(request.target, overwrite=request.overwrite)
+            destinations = destinations_of(request)
+            for destination in destinations:
+                require_absent(destination, overwrite=request.overwrite, registry=request.registry)
             native, base = _open_images(request, work, stack)
         with clock.step("plan"):
             choice = choose(request, native, base)
             for warning in choice.plan.warnings:
                 progress.warn(warning)
-        with clock.step("attest the CAS"):
+        with clock.step("attest the CAS" if request.upload else "find the key of the CAS"):
             authority = find_authority(request, progress.warn)
-        with clock.step("protect", total=choice.plan.content_size):
-            protected = protect(choice.plan, key=key, work=work, progress=progress.advance)
-        with clock.step("measure"):
             manifest = LaunchManifest.for_runtime(
                 runtime_path(), program=choice.program.path, cas_key=authority.key, variables=request.variables
             )
+            # A template or a section that is wrong is refused now, before the long work.
+            service = converted_service(request, choice, authority, policy, measurement(manifest))
+            session_text(service, template=policy.template)
+        with clock.step("protect", total=choice.plan.content_size):
+            protected = protect(choice.plan, key=key, work=work, progress=progress.advance)
         with clock.step("write the image"):
             config, layers = assemble(
                 request=request, native=native, base=base, choice=choice, authority=authority, protected=protected,
                 binary=sconified_binary(runtime_path(), manifest), work=work,
             )  # fmt: skip
-            staged = stack.enter_context(
-                write_image(request.target, config=config, layers=layers, workdir=work, overwrite=request.overwrite)
-            )
-        with clock.step("upload the policy"):
-            service = ConvertedService(
-                name=authority.session,
-                service=request.service,
-                measurement=measurement(manifest),
-                command=choice.command,
-                environment=choice.environment,
-                pwd=choice.working_directory,
-                fspf_path=INDEX,
-                fspf_key=key.hex(),
-                fspf_tag=protected.tag.hex(),
-                tolerate=authority.tolerate,
-            )
-            session_hash = authority.upload(session_text(service))
+            staged = [
+                stack.enter_context(
+                    write_image(
+                        destination, config=config, layers=layers, workdir=work, overwrite=request.overwrite,
+                        registry=request.registry,
+                    )
+                )
+                for destination in destinations
+            ]  # fmt: skip
+            service = dataclasses.replace(service, fspf_key=key.hex(), fspf_tag=protected.tag.hex())
+            text = session_text(service, template=policy.template)
+            own_layers = layers[len(base.layers) if base is not None else 0 :]
+            dockerfile = dockerfile_text(config, base=request.base, layers=len(own_layers))
+            resources = stack.enter_context(build_resources(resource_place, request.session_file))
+            resources.write_session(text)
+            resources.write_context(dockerfile, own_layers)
+        with clock.step("upload the policy" if request.upload else "check the policy"):
+            session_hash = authority.upload(text)
         with clock.step("publish the image"):
-            written = staged.commit()
+            written = [image.commit() for image in staged]
+            resources.commit()
+    progress.artifact("Dockerfile", dockerfile)
+    progress.artifact("session, without its secrets", shown_text(service, template=policy.template))
     return Conversion(
         session=authority.session,
         session_hash=session_hash,
         config_id=authority.config_id(request.service),
         measurement=measurement(manifest),
-        image=written,
+        image=written[0],
         native_size=native.size,
         chosen_size=choice.plan.content_size,
         cas=authority.cas_address,
@@ -139,16 +156,19 @@ def explain(request: Request) -> Choice:
     """
     with ExitStack() as stack:
         work = stack.enter_context(_workspace())
+        destinations_of(request)
+        resource_directory(request)
+        PolicyFiles.read(request)
         native, base = _open_images(request, work, stack)
         return choose(request, native, base)
 
 
 def _open_images(request: Request, work: Path, stack: ExitStack) -> tuple[Image, Image | None]:
     """Open the native image and, if one was asked for, the base image, until ``stack`` unwinds."""
-    native = stack.enter_context(open_image(request.native, workdir=work))
+    native = stack.enter_context(open_image(request.native, workdir=work, registry=request.registry))
     if request.base is None:
         return native, None
-    return native, stack.enter_context(open_image(request.base, workdir=work))
+    return native, stack.enter_context(open_image(request.base, workdir=work, registry=request.registry))
 
 
 @contextmanager

@@ -7,11 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sconify.errors import UserError
+from sconify.image.compression import Compression
 from sconify.image.reference import ImageReference
+from sconify.image.registry import DEFAULT_ACCESS, RegistryAccess
 from sconify.program.launch import normal_variable
 
 DEFAULT_LAS = "localhost:18766"
 """The LAS of the host on which the container runs (the seed document's default)."""
+
+BUILD_RESOURCES = Path("/build-resources")
+"""Where build resources go if it is there, as in a container with a volume at that path (the seed document's place)."""
+
+MAX_POLICY_FILE = 1 << 20
+"""Bytes of a file with a policy, a template or a part of one."""
 
 NAME_ELEMENT = re.compile(r"[A-Za-z0-9_.~-]{1,128}")
 """One element of a session or service name (session language 0.3, names)."""
@@ -42,6 +50,36 @@ class Request:
     """The measured start-up variables, normalised."""
     key_file: Path | None = None
     overwrite: bool = False
+    trace: Path | None = None
+    """A record of what the program opens: those files are encrypted."""
+    binary_symlinks: bool = True
+    """Whether links to the binary, and the usual names of an interpreter, are made."""
+    shared_objects: bool = True
+    """Whether the binary's shared objects are taken along."""
+    service_libraries: bool = True
+    native_environment: bool = True
+    """Whether the native image's variables get into the session."""
+    library_path: bool = True
+    """Whether a native LD_LIBRARY_PATH gets into the session."""
+    template: Path | None = None
+    secrets: Path | None = None
+    injected_files: Path | None = None
+    session_file: Path | None = None
+    """Where the session is written, beside the build resources."""
+    build_resources: Path | None = None
+    identity: Path | None = None
+    cas_key: str | None = None
+    """Key hash, or 64 hex digits, of the CAS's key; None trusts the CAS that is attested."""
+    upload: bool = True
+    update_session: bool = True
+    attest_cas: bool = True
+    attest_service: bool = True
+    allow_debug_mode: bool = False
+    allow_tcb_vulnerabilities: bool = False
+    push: bool = False
+    compression: Compression | None = None
+    """Of the layers; None lets the place where the image goes decide."""
+    registry: RegistryAccess = DEFAULT_ACCESS
 
     @property
     def session_name(self) -> str:
@@ -52,6 +90,28 @@ class Request:
         name = target.name.replace("/", "") if target.path is None else target.path.name
         tag = "" if target.tag in (None, "latest") else f"-{target.tag}"
         return re.sub(r"[^A-Za-z0-9_.~-]", "-", name + tag)
+
+
+def read_policy_file(path: Path, *, flag: str) -> str:
+    """Return the text of a file that an option names.
+
+    Raises:
+        UserError: If it can't be read, is larger than ``MAX_POLICY_FILE``, or is no UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_POLICY_FILE + 1)
+    except OSError as error:
+        raise UserError(
+            f"{flag}={path} can't be read: {error.strerror}",
+            remedy=f"give {flag} a file; in a container it must be mounted (docker run -v)",
+        ) from None
+    if len(data) > MAX_POLICY_FILE:
+        raise UserError(f"{flag}={path} is larger than {MAX_POLICY_FILE} bytes", remedy=f"give {flag} another file")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise UserError(f"{flag}={path} is no UTF-8 text", remedy=f"give {flag} another file") from None
 
 
 def start_up_variable(name: str, text: str, *, flag: str) -> str:

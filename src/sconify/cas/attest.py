@@ -85,6 +85,31 @@ def attest_cas(
     )
 
 
+def trust_cas(
+    address: CasAddress,
+    *,
+    expected_key: bytes | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+    retries: int | None = None,
+) -> AttestedCas:
+    """Take the CAS at an address for what it says it is, without evidence; nothing is recorded.
+
+    Insecure without an expected key: whoever answers at that address gets the secrets that are entrusted to it.
+
+    Raises:
+        ServiceError: The CAS can't be reached, or is none.
+        UntrustedDataError: It names no mode.
+    """
+    nonce = secrets.token_bytes(32)
+    connection = CasConnection(address, identity=None, key_sha256=expected_key, timeout=timeout, retries=retries)
+    answer = connection.request("GET", f"/v1/attest?nonce={nonce.hex()}")
+    try:
+        mode = Mode(str(answer.document.get("mode")))
+    except ValueError:
+        raise _untrusted(address, "it names no mode, expected debug or production") from None
+    return AttestedCas(address, answer.certificate, mode, "none", "", datetime.now(UTC).isoformat(timespec="seconds"))
+
+
 def connect(
     address: CasAddress,
     *,

@@ -6,24 +6,40 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sconify.cas.attest import connect
+from sconify.attestation.judge import Mode
+from sconify.cas.attest import connect, parse_key, trust_cas
 from sconify.cas.attested import CasAddress
 from sconify.cas.client import CasClient
 from sconify.cas.client_config import ClientConfig
+from sconify.cas.connection import CasRefusedError
 from sconify.cas.embedded import ensure_embedded
+from sconify.cas.identity import load_identity
+from sconify.errors import UserError
+from sconify.policy.session import parse_session, session_hash
 from sconify.request import Request
 
 SIMULATED_PLATFORM = "simulated-platform"
 """What a policy tolerates so that machines without a TEE may run the service."""
 
+TCB_VULNERABILITIES = (
+    "hyperthreading", "insecure-igpu", "outdated-tcb", "software-hardening-needed", "insecure-configuration"
+)  # fmt: skip
+"""What a policy tolerates with ``--allow-tcb-vulnerabilities``."""
+
+_CONFLICT = 409
+
 
 @dataclass(frozen=True)
 class Authority:
-    """An attested CAS, the session that will be kept there, and the addresses that the image gets."""
+    """A CAS whose key is known, the session that will be kept there, and the addresses that the image gets."""
 
-    client: CasClient
+    client: CasClient | None
+    """None if nothing is uploaded."""
+    key: str
+    """SHA-256 of the CAS key's SubjectPublicKeyInfo, 64 hex digits."""
     namespace: str
     create_namespace: bool
+    update_session: bool
     session: str
     """``NAMESPACE/SESSION``."""
     cas_address: str
@@ -31,12 +47,7 @@ class Authority:
     las_address: str
     """For ``SCONE_LAS_ADDR``."""
     tolerate: tuple[str, ...]
-    """What the policy must tolerate for the service to run with this CAS."""
-
-    @property
-    def key(self) -> str:
-        """SHA-256 of the CAS key's SubjectPublicKeyInfo, 64 hex digits."""
-        return self.client.cas.key_sha256.hex()
+    """What the policy must tolerate for the service to run with this CAS, and what the user allows."""
 
     def config_id(self, service: str) -> str:
         """Return what the image presents to the CAS: ``NAMESPACE/SESSION/SERVICE``."""
@@ -45,24 +56,37 @@ class Authority:
     def upload(self, text: str) -> str:
         """Store the session, with its namespace if it is to be created; return the session's hash, 64 hex digits.
 
+        Without a client nothing is stored.
+
         Raises:
             UserError: If the CAS refuses the session.
             ServiceError: If the CAS can't be reached, or failed.
         """
+        if self.client is None:
+            return session_hash(parse_session(text))
         if self.create_namespace:
             self.client.ensure_namespace(self.namespace)
-        return self.client.upload_session(text, update=True)
+        try:
+            return self.client.upload_session(text, update=self.update_session)
+        except CasRefusedError as refused:
+            if refused.status != _CONFLICT or self.update_session:
+                raise
+            raise UserError(
+                refused.what, remedy="give another --name, or leave --disable-update-session-if-exists out"
+            ) from None
 
 
 def find_authority(request: Request, warn: Callable[[str], None]) -> Authority:
     """Attest the CAS of a request; without one, start an embedded CAS and LAS on this machine.
 
     Raises:
+        UserError: If the identity can't be read, or nothing is uploaded and the CAS's key is not known.
         UntrustedDataError: If the CAS is not trustworthy, or has another key than before.
         ServiceError: If it can't be reached or started.
     """
     config = ClientConfig.default()
     embedded = ensure_embedded() if request.cas is None else None
+    expected_key = None if request.cas_key is None else parse_key(request.cas_key)
     if embedded is not None:
         warn(
             "no --cas is given: an embedded CAS and LAS in debug mode on this machine are used. They are for tests: "
@@ -70,22 +94,66 @@ def find_authority(request: Request, warn: Callable[[str], None]) -> Authority:
         )
         address = CasAddress(embedded.cas_host, embedded.client_port)
         cas_address, las_address = embedded.cas_address, embedded.las_address
+        expected_key = embedded.key
     else:
         address = CasAddress.parse(request.cas or "")
         cas_address, las_address = address.host, request.las
-    client = connect(
-        address,
-        config=config,
-        allow_debug=request.cas_debug or request.cas is None,
-        expected_key=None if embedded is None else embedded.key,
-    )
+    client = _connect(request, address, config, expected_key, warn) if request.upload else None
+    if client is not None:
+        key, debug = client.cas.key_sha256, client.cas.mode is Mode.DEBUG
+    else:
+        key, debug = _known(request, address, config, expected_key, embedded=embedded is not None)
     namespace = request.namespace or f"sconify-{secrets.token_hex(6)}"
     return Authority(
         client=client,
+        key=key.hex(),
         namespace=namespace,
         create_namespace=request.create_namespace or request.namespace is None,
+        update_session=request.update_session,
         session=f"{namespace}/{request.session_name}",
         cas_address=cas_address,
         las_address=las_address,
-        tolerate=(SIMULATED_PLATFORM,) if client.cas.mode == "debug" else (),
+        tolerate=(
+            *((SIMULATED_PLATFORM,) if debug else ()),
+            *(("debug-mode",) if request.allow_debug_mode else ()),
+            *(TCB_VULNERABILITIES if request.allow_tcb_vulnerabilities else ()),
+        ),
     )
+
+
+def _connect(
+    request: Request,
+    address: CasAddress,
+    config: ClientConfig,
+    expected_key: bytes | None,
+    warn: Callable[[str], None],
+) -> CasClient:
+    identity = config.identity() if request.identity is None else load_identity(request.identity)
+    if request.attest_cas or request.cas is None:
+        return connect(
+            address,
+            config=config,
+            identity=identity,
+            allow_debug=request.cas_debug or request.cas is None,
+            expected_key=expected_key,
+        )
+    warn(
+        f"--disable-attestation: the CAS at {address} is not attested. Whoever answers at that address gets the key of "
+        "the image and every secret of the session"
+    )
+    return CasClient(trust_cas(address, expected_key=expected_key), identity=identity)
+
+
+def _known(
+    request: Request, address: CasAddress, config: ClientConfig, expected_key: bytes | None, *, embedded: bool
+) -> tuple[bytes, bool]:
+    """Return the key of a CAS that is not contacted, and whether it is in debug mode."""
+    recorded = None if embedded else config.attested(address)
+    if expected_key is not None:
+        return expected_key, embedded or request.cas_debug
+    if recorded is None:
+        raise UserError(
+            f"--disable-session-upload: the key of the CAS at {address} is not known, so the image could not trust it",
+            remedy=f"run `sconify cas attest {address}` once, or give --cas-key=KEY_HASH",
+        )
+    return recorded.key_sha256, recorded.mode is Mode.DEBUG

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
@@ -10,10 +11,31 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Ta
 from rich.text import Text
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """What is shown. Errors always are."""
+
+    steps: bool = True
+    warnings: bool = True
+    commands: bool = False
+    artifacts: bool = False
+
+    @classmethod
+    def of(cls, level: str, *, debug: bool, verbose: bool) -> Detail:
+        """Return what ``--log=LEVEL``, ``--debug`` and ``--verbose`` ask for."""
+        return cls(
+            steps=level in ("trace", "info"),
+            warnings=level in ("trace", "info", "warning"),
+            commands=debug or level == "trace",
+            artifacts=verbose,
+        )
+
+
 class TerminalProgress:
     """Shows steps and warnings; a context manager, so that the terminal is left as it was."""
 
-    def __init__(self, *, color: bool) -> None:
+    def __init__(self, *, color: bool, detail: Detail | None = None) -> None:
+        self._detail = detail or Detail()
         self._console = Console(stderr=True, no_color=not color, highlight=False, soft_wrap=True)
         self._bar = Progress(
             SpinnerColumn(),
@@ -23,7 +45,7 @@ class TerminalProgress:
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
-            disable=not sys.stderr.isatty(),
+            disable=not sys.stderr.isatty() or not self._detail.steps,
         )
         self._task: TaskID | None = None
 
@@ -38,6 +60,8 @@ class TerminalProgress:
 
     def step(self, name: str, total: int) -> None:
         """Show that a step begins; ``total`` is its size in bytes, 0 when it has none."""
+        if not self._detail.steps:
+            return
         if self._bar.disable:
             self._console.print(Text(f"sconify_image: {name}"))
             return
@@ -52,4 +76,15 @@ class TerminalProgress:
 
     def warn(self, text: str) -> None:
         """Show a warning."""
-        self._console.print(Text(f"warning: {text}", style="yellow"))
+        if self._detail.warnings:
+            self._console.print(Text(f"warning: {text}", style="yellow"))
+
+    def artifact(self, name: str, text: str) -> None:
+        """Show a text that was made."""
+        if self._detail.artifacts:
+            self._console.print(Text(f"--- {name}\n{text.rstrip()}\n---"))
+
+    def debug(self, text: str) -> None:
+        """Show a command that is run."""
+        if self._detail.commands:
+            self._console.print(Text(text, style="dim"))

@@ -44,6 +44,16 @@ class Engine:
                 remedy="start it (systemctl start docker), or use docker-archive:PATH or oci:PATH",
             ) from None
 
+    @classmethod
+    def available(cls) -> bool:
+        """Tell whether an engine answers."""
+        try:
+            engine = cls()
+        except ServiceError:
+            return False
+        engine.close()
+        return True
+
     def close(self) -> None:
         """Close the connection."""
         self._client.close()

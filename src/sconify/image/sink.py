@@ -13,6 +13,7 @@ from sconify.image.engine import Engine
 from sconify.image.layer import Layer
 from sconify.image.publication import NewImage, StagedImage
 from sconify.image.reference import ImageReference, Transport
+from sconify.image.registry import DEFAULT_ACCESS, RegistryAccess
 from sconify.image.sink_archive import StagedArchive
 from sconify.image.sink_engine import StagedInEngine
 from sconify.image.sink_layout import StagedLayout, layout_has
@@ -20,7 +21,7 @@ from sconify.image.sink_skopeo import StagedBySkopeo
 from sconify.image.storage import scratch_directory
 
 
-def exists(reference: ImageReference) -> bool:
+def exists(reference: ImageReference, *, registry: RegistryAccess = DEFAULT_ACCESS) -> bool:
     """Tell whether something has this name. A bare name means the local Docker engine.
 
     Raises:
@@ -35,25 +36,31 @@ def exists(reference: ImageReference) -> bool:
         finally:
             engine.close()
     if reference.path is None:
-        return skopeo.exists(str(reference))
+        return skopeo.exists(str(reference), options=registry.flags(reference))
     if reference.transport is Transport.OCI:
         return layout_has(reference.path, reference.tag or "latest")
     return reference.path.exists()
 
 
-def require_absent(reference: ImageReference, *, overwrite: bool) -> None:
+def require_absent(reference: ImageReference, *, overwrite: bool, registry: RegistryAccess = DEFAULT_ACCESS) -> None:
     """Check, before any work is done, that a name may be taken.
 
     Raises:
         UserError: The name is taken and ``overwrite`` is false, or the place can't hold images.
         ServiceError: The engine or registry can't be asked.
     """
-    if not overwrite and exists(reference):
+    if not overwrite and exists(reference, registry=registry):
         raise UserError(f"{reference} exists already", remedy="give --overwrite, or another name")
 
 
 def write_image(
-    reference: ImageReference, *, config: ImageConfig, layers: Sequence[Layer], workdir: Path, overwrite: bool
+    reference: ImageReference,
+    *,
+    config: ImageConfig,
+    layers: Sequence[Layer],
+    workdir: Path,
+    overwrite: bool,
+    registry: RegistryAccess = DEFAULT_ACCESS,
 ) -> StagedImage:
     """Bring an image to its destination, without its name yet.
 
@@ -65,6 +72,7 @@ def write_image(
         layers: The lowest first.
         workdir: An existing directory with room for the image, for transports that need it.
         overwrite: Whether the name may be taken from another image.
+        registry: How registries are reached.
 
     Returns:
         The staged image: use it as a context manager and ``commit()`` it.
@@ -74,13 +82,13 @@ def write_image(
         ServiceError: The engine, the registry or the disk fails.
     """
     reference = _destination(reference)
-    require_absent(reference, overwrite=overwrite)
+    require_absent(reference, overwrite=overwrite, registry=registry)
     if reference.transport in {Transport.DOCKER_DAEMON, Transport.DOCKER_ARCHIVE}:
         with scratch_directory(workdir, prefix="sink-") as scratch:
             return _stage_for_docker(reference, config, _without_zstd(layers, scratch), overwrite=overwrite)
     image = NewImage.build(config=config, layers=layers)
     if reference.path is None:
-        return StagedBySkopeo(reference, image, workdir=workdir, overwrite=overwrite)
+        return StagedBySkopeo(reference, image, workdir=workdir, overwrite=overwrite, registry=registry)
     if reference.transport is Transport.OCI:
         return StagedLayout(reference, image, overwrite=overwrite)
     return StagedArchive(reference, image, overwrite=overwrite)

@@ -8,6 +8,7 @@ from sconify.errors import UserError
 from sconify.image import skopeo
 from sconify.image.publication import NewImage, StagedImage
 from sconify.image.reference import ImageReference, Transport
+from sconify.image.registry import DEFAULT_ACCESS, RegistryAccess
 from sconify.image.sink_layout import StagedLayout
 from sconify.image.storage import scratch_directory
 
@@ -19,7 +20,15 @@ class StagedBySkopeo(StagedImage):
     same digest. From podman's store the image is removed, unless it was there before.
     """
 
-    def __init__(self, reference: ImageReference, image: NewImage, *, workdir: Path, overwrite: bool) -> None:
+    def __init__(
+        self,
+        reference: ImageReference,
+        image: NewImage,
+        *,
+        workdir: Path,
+        overwrite: bool,
+        registry: RegistryAccess = DEFAULT_ACCESS,
+    ) -> None:
         """Copy the image to its destination.
 
         Raises:
@@ -27,6 +36,7 @@ class StagedBySkopeo(StagedImage):
         """
         super().__init__(reference, image)
         self._overwrite = overwrite
+        self._registry = registry
         self._removable = False
         if reference.transport is Transport.REGISTRY:
             self._staged = f"docker://{reference.name}@{image.digest}"
@@ -37,15 +47,21 @@ class StagedBySkopeo(StagedImage):
                 layout = ImageReference(transport=Transport.OCI, path=scratch / "layout", tag="image")
                 StagedLayout(layout, image, overwrite=False).commit()
                 self._removable = reference.transport is not Transport.REGISTRY and not skopeo.exists(self._staged)
-                skopeo.copy(str(layout), self._staged)
+                skopeo.copy(str(layout), self._staged, options=registry.flags(reference, prefix="dest-"))
         except BaseException as error:
             self.abort_after(error)
             raise
 
     def _publish(self) -> None:
-        if not self._overwrite and skopeo.exists(str(self.reference)):
+        access = self._registry.flags(self.reference)
+        if not self._overwrite and skopeo.exists(str(self.reference), options=access):
             raise UserError(f"{self.reference} was made by someone else meanwhile", remedy="give --overwrite")
-        skopeo.copy(self._staged, str(self.reference))
+        both = ["--preserve-digests"] if self.reference.transport is Transport.REGISTRY else []
+        both += [
+            *self._registry.flags(self.reference, prefix="src-"),
+            *self._registry.flags(self.reference, prefix="dest-"),
+        ]
+        skopeo.copy(self._staged, str(self.reference), options=both)
 
     def _discard(self) -> None:
         if self._removable and skopeo.exists(self._staged):

@@ -21,6 +21,7 @@ from sconify.image.layer import Layer, open_layers
 from sconify.image.layout import Find, StoredImage, read_layout
 from sconify.image.model import Extent
 from sconify.image.reference import ImageReference, Transport
+from sconify.image.registry import DEFAULT_ACCESS, RegistryAccess
 from sconify.image.rootfs import RootFileSystem
 from sconify.image.storage import writing
 
@@ -62,13 +63,20 @@ class Image:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def open_image(reference: ImageReference, *, workdir: Path, progress: Progress | None = None) -> Image:
+def open_image(
+    reference: ImageReference,
+    *,
+    workdir: Path,
+    progress: Progress | None = None,
+    registry: RegistryAccess = DEFAULT_ACCESS,
+) -> Image:
     """Open an image for reading.
 
     Args:
         reference: Its name. A bare one is looked for in the local Docker engine, podman's store and the registry.
         workdir: An existing directory with room for the image, uncompressed.
         progress: Is told how far it is, possibly from several threads.
+        registry: How registries are reached.
 
     Returns:
         The image. Close it when its contents are no longer needed.
@@ -80,7 +88,7 @@ def open_image(reference: ImageReference, *, workdir: Path, progress: Progress |
     """
     report = progress or _silent
     with _scratch(workdir) as scratch:
-        found, stored = _find(reference, scratch, report)
+        found, stored = _find(reference, scratch, report, registry)
         total = sum(layer.blob.size for layer in stored.layers)
         opened = open_layers(stored.layers, workdir=scratch, label=str(found), progress=_Counter(report, total).add)
         root = RootFileSystem.from_layers(
@@ -127,16 +135,18 @@ def _scratch(workdir: Path) -> Iterator[Path]:
         raise
 
 
-def _find(reference: ImageReference, scratch: Path, report: Progress) -> tuple[ImageReference, StoredImage]:
+def _find(
+    reference: ImageReference, scratch: Path, report: Progress, registry: RegistryAccess
+) -> tuple[ImageReference, StoredImage]:
     if reference.transport is not Transport.LOCAL:
-        return reference, _open(reference, scratch, report)
+        return reference, _open(reference, scratch, report, registry)
     misses: list[str] = []
     candidates = [reference.at(Transport.DOCKER_DAEMON)]
     if skopeo.available():
         candidates += [*_in_podman(reference), reference.at(Transport.REGISTRY)]
     for candidate in candidates:
         try:
-            return candidate, _open(candidate, scratch, report)
+            return candidate, _open(candidate, scratch, report, registry)
         except (ImageNotFoundError, ServiceError) as error:
             misses.append(error.what)
     raise UserError(
@@ -154,13 +164,13 @@ def _in_podman(reference: ImageReference) -> list[ImageReference]:
     return [dataclasses.replace(stored, name=f"localhost/{reference.name}"), stored]
 
 
-def _open(reference: ImageReference, scratch: Path, report: Progress) -> StoredImage:
+def _open(reference: ImageReference, scratch: Path, report: Progress, registry: RegistryAccess) -> StoredImage:
     report(f"read {reference}", 0, None)
     if reference.transport is Transport.DOCKER_DAEMON:
         return _open_engine(reference, scratch, report)
     if reference.path is None:
         copied = scratch / "copied"
-        skopeo.copy(str(reference), f"oci:{copied}:image")
+        skopeo.copy(str(reference), f"oci:{copied}:image", options=registry.flags(reference, prefix="src-"))
         return read_layout(_files_of(copied), label=str(reference), tag="image", digest=None)
     if reference.transport is Transport.OCI:
         if not reference.path.is_dir():

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
 import jinja2
+import jinja2.sandbox
 
 from sconify.errors import UserError
 from sconify.policy import substitution
+from sconify.policy.sections import section_yaml
 from sconify.policy.session import parse_session
 
 _DOLLARS = "literal-dollars"
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
+_HIDDEN = "<not shown>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +30,17 @@ class ConvertedService:
         name: The session's name.
         service: The service's name.
         measurement: The measurement of the sconified binary, 64 hex digits.
-        command: The argv of the program. Literal: placeholders are not looked for.
-        environment: The whole environment of the program. Literal, like ``command``.
+        command: The argv of the program. Literal, unless ``policy_command``.
+        environment: The whole environment of the program. Literal, but for ``policy_variables``.
+        policy_command: Whether placeholders in ``command`` count: it was written for the policy.
+        policy_variables: The names of variables in whose values placeholders count.
         pwd: Its working directory.
         fspf_path: Where the index of the protected file system stands in the image.
         fspf_key: The file system key, 64 hex digits.
         fspf_tag: The root tag of the index, 32 hex digits.
+        secrets: Entries of the ``secrets`` section, as ``sections.parse_section`` gives them.
+        injection_files: Entries of ``injection_files``, likewise.
+        attested: Whether the service must prove its measurement; if not, anybody gets the configuration.
         tolerate: What is put up with in a platform: ``security.attestation.tolerate``.
         predecessor: The hash of the session that this one replaces; None creates it.
     """
@@ -40,43 +50,246 @@ class ConvertedService:
     measurement: str
     command: Sequence[str] = field(repr=False)
     environment: Mapping[str, str] = field(repr=False)
+    policy_command: bool = False
+    policy_variables: frozenset[str] = frozenset()
     pwd: str
     fspf_path: str
     fspf_key: str = field(repr=False)
     fspf_tag: str
+    secrets: Sequence[object] = field(default=(), repr=False)
+    injection_files: Sequence[object] = field(default=(), repr=False)
+    attested: bool = True
     tolerate: Sequence[str] = ()
     predecessor: str | None = None
 
+    @property
+    def image_name(self) -> str:
+        """Name of the entry of ``images`` that has the injected files."""
+        return f"{self.service}_image"
 
-def session_text(session: ConvertedService) -> str:
+
+@dataclass(frozen=True, kw_only=True)
+class SessionTemplate:
+    """A template of a session: Jinja as in ``session.yml``, or YAML with ``$NAME`` variables, or both.
+
+    The variables are SESSION (without its namespace), NAMESPACE, SERVICE, MRENCLAVE, CMD (a list on one line), PWD,
+    SCONE_FSPF_PATH, SCONE_FSPF_KEY, SCONE_FSPF_TAG, and three that stand on a line of their own: ENVVARS, below
+    ``environment:`` (it brings ``pwd:`` along unless the template has one), INJECTED_FILES, below an entry of
+    ``images``, and SECRETS. ``$$`` stands for itself, so placeholders of the CAS pass unchanged.
+    """
+
+    text: str = field(repr=False)
+    source: str
+    """Where the text is from, for messages."""
+
+    @classmethod
+    @functools.cache
+    def default(cls) -> SessionTemplate:
+        """Return the template of this package."""
+        text = resources.files("sconify.policy").joinpath("session.yml").read_text("utf-8")
+        return cls(text=text, source="the built-in template")
+
+
+def session_text(session: ConvertedService, *, template: SessionTemplate | None = None) -> str:
     """Return the session as YAML.
 
     A literal ``$$SCONE::`` in the command or the environment of the native image must not become a placeholder: it is
     written with a placeholder of a secret whose value is ``$$``, so the program gets it back as it was.
 
     Raises:
-        UserError: A name, path, argument or value can't stand in a session (such as bytes that are no UTF-8).
+        UserError: A name, path, argument or value can't stand in a session (such as bytes that are no UTF-8), or the
+            template is malformed, or what it makes is not a session of this image.
     """
-    literals = [*session.command, *session.environment.values()]
-    text = _template().render(
-        session=session, escapes=any("$$SCONE::" in literal for literal in literals), dollars=_DOLLARS
-    )
-    parse_session(text)
+    if template is None:
+        text = _render(session, SessionTemplate.default())
+        parse_session(text)
+        return text
+    text = _render(session, template)
+    try:
+        _check(text, session)
+    except UserError as error:
+        raise UserError(
+            f"the template {template.source} makes no session of this image: {error.what}",
+            remedy=error.remedy or f"mend {template.source}, or leave --template out",
+        ) from None
     return text
 
 
+def shown_text(session: ConvertedService, *, template: SessionTemplate | None = None) -> str:
+    """Return the session without its secrets: the key, arguments, and the values of variables are left out."""
+    hidden = dataclasses.replace(
+        session,
+        command=[*session.command[:1], *(_HIDDEN for _ in session.command[1:])],
+        environment=dict.fromkeys(session.environment, _HIDDEN),
+        fspf_key=_HIDDEN,
+        secrets=_without(session.secrets, "value"),
+        injection_files=_without(session.injection_files, "content"),
+    )
+    return _render(hidden, template or SessionTemplate.default())
+
+
+def _without(entries: Sequence[object], key: str) -> list[object]:
+    return [
+        {name: _HIDDEN if name == key else value for name, value in entry.items()} if isinstance(entry, dict) else entry
+        for entry in entries
+    ]
+
+
+def _check(text: str, session: ConvertedService) -> None:
+    made = parse_session(text)
+    if made.name != session.name:
+        raise UserError(
+            f"its name is {made.name}, expected {session.name}", remedy="write name: $NAMESPACE/$SESSION in it"
+        )
+    service = made.service(session.service)
+    if service is None:
+        raise UserError(
+            f"it has no service {session.service}", remedy=f"name one {session.service}, or give --service-name"
+        )
+    if service.fspf_key != session.fspf_key or service.fspf_tag != session.fspf_tag:
+        raise UserError(
+            f"its service {session.service} has another file system key or tag",
+            remedy="write fspf_path: $SCONE_FSPF_PATH, fspf_key: $SCONE_FSPF_KEY and fspf_tag: $SCONE_FSPF_TAG in it",
+        )
+    attested = made.security.attestation.mode != "none"
+    if attested and not any(session.measurement in factor.mrenclave for factor in service.factors):
+        raise UserError(
+            f"its service {session.service} does not accept the measurement of this image",
+            remedy="write attestation: {mrenclave: [$MRENCLAVE]} in it",
+        )
+
+
+def _render(session: ConvertedService, template: SessionTemplate) -> str:
+    view = _View(session)
+    try:
+        compiled = _environment().from_string(_VARIABLE.sub(functools.partial(_as_jinja, template), template.text))
+        return compiled.render(
+            session=session, escapes=view.escapes, dollars=_DOLLARS, view=view, secrets_section=view.secrets_section()
+        )
+    except jinja2.TemplateError as error:
+        line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+        raise UserError(
+            f"the template {template.source}{line} is malformed: {error}", remedy=f"mend {template.source}"
+        ) from None
+
+
+class _View:
+    """What a template may write of a session."""
+
+    def __init__(self, session: ConvertedService) -> None:
+        self._session = session
+        self.command = [self._text(argument, session.policy_command) for argument in session.command]
+        self.environment = {
+            name: self._text(value, name in session.policy_variables) for name, value in session.environment.items()
+        }
+        literal = f"$$SCONE::{_DOLLARS}$$"
+        self.escapes = any(literal in text for text in (*self.command, *self.environment.values()))
+
+    @staticmethod
+    def _text(text: str, placeholders_count: bool) -> str:
+        return text if placeholders_count else substitution.escape(text, dollars=_DOLLARS)
+
+    def secrets_section(self) -> str:
+        """The whole ``secrets`` section, or nothing."""
+        entries = list(self._session.secrets)
+        if self.escapes:
+            entries.append({"name": _DOLLARS, "kind": "ascii", "value": "$$"})
+        return f"secrets:\n{_indented(section_yaml(entries), 2)}" if entries else ""
+
+    def injection_files(self, indent: int) -> str:
+        """The ``injection_files`` key of an image."""
+        if not self._session.injection_files:
+            return ""
+        return f"{' ' * indent}injection_files:\n{_indented(section_yaml(self._session.injection_files), indent + 2)}"
+
+    def variables(self, indent: int, pwd_indent: int | None) -> str:
+        """The lines below ``environment:``, and after them ``pwd:`` unless its column is None."""
+        lines = [f"{' ' * indent}{_quoted(name)}: {_quoted(value)}" for name, value in sorted(self.environment.items())]
+        if pwd_indent is not None:
+            lines.append(f"{' ' * pwd_indent}pwd: {_quoted(self._session.pwd)}")
+        return "\n".join(lines)
+
+    def value(self, name: str) -> str:
+        """A ``$NAME`` variable that stands within a line."""
+        session = self._session
+        namespace, _, own = session.name.rpartition("/")
+        return {
+            "SESSION": own,
+            "NAMESPACE": namespace,
+            "SERVICE": session.service,
+            "MRENCLAVE": session.measurement,
+            "CMD": f"[{', '.join(_quoted(argument) for argument in self.command)}]",
+            "PWD": _quoted(session.pwd),
+            "SCONE_FSPF_PATH": _quoted(session.fspf_path),
+            "SCONE_FSPF_KEY": session.fspf_key,
+            "SCONE_FSPF_TAG": session.fspf_tag,
+        }[name]
+
+
+_INLINE = ("SESSION", "NAMESPACE", "SERVICE", "MRENCLAVE", "CMD", "PWD", "SCONE_FSPF_PATH", "SCONE_FSPF_KEY",
+           "SCONE_FSPF_TAG")  # fmt: skip
+_BLOCKS = ("ENVVARS", "INJECTED_FILES", "SECRETS")
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_VARIABLE = re.compile(
+    rf"(?P<itself>\$\$)"
+    rf"|^(?P<indent>[ ]*)\$(?:\{{(?P<b1>{'|'.join(_BLOCKS)})\}}|(?P<b2>{'|'.join(_BLOCKS)})(?![A-Za-z0-9_]))[ \t]*$"
+    rf"|\$(?:\{{(?P<n1>{_NAME})\}}|(?P<n2>{_NAME}))",
+    re.MULTILINE,
+)
+
+
+def _as_jinja(template: SessionTemplate, match: re.Match[str]) -> str:
+    """Return the Jinja expression that a ``$NAME`` variable stands for."""
+    if match["itself"]:
+        return match[0]
+    block = match["b1"] or match["b2"]
+    if block is None:
+        name = match["n1"] or match["n2"]
+        if name not in _INLINE:
+            line = template.text.count("\n", 0, match.start()) + 1
+            how = "must stand on a line of its own" if name in _BLOCKS else "is no variable of templates"
+            raise UserError(
+                f"{template.source}, line {line}: ${name} {how}",
+                remedy=f"use one of {', '.join((*_INLINE, *_BLOCKS))}; a literal dollar sign is {{{{ '$' }}}}",
+            )
+        return f"{{{{ view.value({name!r}) }}}}"
+    if block == "SECRETS":
+        return "{{ secrets_section }}"
+    above = [
+        line for line in template.text[: match.start()].splitlines() if line.strip(" ") and line.lstrip()[0] != "#"
+    ]
+    indent = len(match["indent"])
+    if block == "INJECTED_FILES":
+        return f"{{{{ view.injection_files({indent or _column(above[-1:])}) }}}}"
+    siblings = []
+    while above and not above[-1].lstrip(" -").startswith("environment:"):
+        siblings.append(above.pop())
+    parent = _column(above[-1:])
+    has_pwd = re.search(r"^ *(?:- *)?pwd *:", template.text, re.MULTILINE) is not None
+    indent = indent or (_column(siblings[-1:]) if siblings else parent + 2)
+    return f"{{{{ view.variables({indent}, {None if has_pwd else parent}) }}}}"
+
+
+def _column(lines: Sequence[str]) -> int:
+    """Return the column of the key in a line, of which there may be none; ``- `` counts as white space."""
+    return len(lines[0]) - len(lines[0].lstrip(" -")) if lines else 0
+
+
+def _indented(text: str, columns: int) -> str:
+    return "\n".join(" " * columns + line if line else line for line in text.removesuffix("\n").split("\n"))
+
+
 @functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
+def _environment() -> jinja2.Environment:
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - YAML, and every value passes through a filter
+        autoescape=False,  # YAML, and every value passes through a filter
     )
     environment.filters["yaml"] = _quoted
-    environment.filters["literal"] = lambda text: _quoted(substitution.escape(text, dollars=_DOLLARS))
-    return environment.from_string(resources.files("sconify.policy").joinpath("session.yml").read_text("utf-8"))
+    return environment
 
 
 def _quoted(text: str) -> str:

@@ -12,9 +12,11 @@ from sconify.program.binary import DEFAULT_PATH, Program, detect_symlinks, load_
 from sconify.program.closure import shared_objects
 from sconify.program.entrypoint import derive_command
 from sconify.program.services import service_of
+from sconify.program.system_files import system_files
+from sconify.program.trace import traced_paths
 from sconify.program.view import RootView, absolute
-from sconify.request import Request
-from sconify.shield.plan import SYSTEM_FILES, Plan, Planner
+from sconify.request import Request, read_policy_file
+from sconify.shield.plan import Plan, Planner
 from sconify.shield.regions import RegionKind
 
 MAX_PASSWD = 1 << 20
@@ -32,6 +34,8 @@ class Choice:
     working_directory: str
     environment: Mapping[str, str]
     """The whole environment of the program."""
+    policy_command: bool
+    """Whether the command was written for the policy, so that placeholders in it count."""
 
 
 def choose(request: Request, native: Image, base: Image | None) -> Choice:
@@ -54,26 +58,40 @@ def choose(request: Request, native: Image, base: Image | None) -> Choice:
         environment=native_environment,
         working_dir=working_directory,
     )
+    environment = _environment(request, native)
     planner = Planner(root)
-    _declare(planner, request, program)
-    _need(planner, root, program, native_environment, working_directory)
+    _declare(planner, request, program, working_directory)
+    _need(
+        planner, request=request, root=root, program=program, environment=environment,
+        working_directory=working_directory,
+    )  # fmt: skip
     _warn_of_what_is_lost(planner, native)
     return Choice(
         plan=planner.plan(None if base is None else base.root),
         program=program,
         command=command.argv,
         working_directory=working_directory,
-        environment={
-            "PATH": DEFAULT_PATH,
-            "HOME": _home(native),
-            **native_environment,
-            **dict(request.environment),
-        },
+        environment=environment,
+        policy_command=request.command is not None,
     )
 
 
-def _declare(planner: Planner, request: Request, program: Program) -> None:
+def _environment(request: Request, native: Image) -> dict[str, str]:
+    """Return the program's environment: what the engine sets, the image's variables, and those that the user gave."""
+    copied = dict(native.config.env) if request.native_environment else {}
+    if not request.library_path:
+        copied.pop("LD_LIBRARY_PATH", None)
+    return {"PATH": DEFAULT_PATH, "HOME": _home(native), **copied, **dict(request.environment)}
+
+
+def _declare(planner: Planner, request: Request, program: Program, working_directory: str) -> None:
     """Make regions of what the user named."""
+    if request.trace is not None:
+        text = read_policy_file(request.trace, flag="--trace")
+        planner.declare_traced(
+            traced_paths(text, working_dir=working_directory, source=f"--trace={request.trace}"),
+            reason=f"--trace={request.trace}",
+        )
     for path in request.directories:
         planner.declare_directory(path, RegionKind.ENCRYPTED, flag="--dir")
     for path in request.plain_directories:
@@ -86,31 +104,60 @@ def _declare(planner: Planner, request: Request, program: Program) -> None:
 
 
 def _need(
-    planner: Planner, root: RootView, program: Program, environment: Mapping[str, str], working_directory: str
+    planner: Planner,
+    *,
+    request: Request,
+    root: RootView,
+    program: Program,
+    environment: Mapping[str, str],
+    working_directory: str,
 ) -> None:
     """Take what the program needs and the user did not name."""
     modules = planner.shared_objects()
-    service = service_of(program)
+    service = service_of(root, program)
     if service is not None:
         libraries = service.libraries(root, program, environment=environment)
-        for inclusion in libraries.inclusions:
-            planner.need(inclusion.trail, inclusion.reason)
-        for link in libraries.links:
-            planner.add(link, f"{service.name} is called by this name")
-        modules.extend(libraries.modules)
+        if request.service_libraries:
+            for inclusion in libraries.inclusions:
+                planner.need(inclusion.trail, inclusion.reason)
+            modules.extend(libraries.modules)
+        if request.binary_symlinks:
+            for link in libraries.links:
+                planner.add(link, f"{service.name} is called by this name")
+    if request.shared_objects:
+        _need_shared_objects(
+            planner, root=root, program=program, environment=environment, working_directory=working_directory,
+            modules=modules,
+        )  # fmt: skip
+    if request.binary_symlinks:
+        for link in detect_symlinks(root, program, environment=environment, working_dir=working_directory):
+            planner.need_alone(link.path, f"a link to {program.path}")
+    for file in system_files(root, libc=program.libc, environment=environment):
+        planner.need(file.trail, file.reason)
+    if not planner.need_alone(working_directory, "the working directory"):
+        planner.add(Entry(path=working_directory, type=EntryType.DIRECTORY, mode=0o755), "the working directory")
+
+
+def _need_shared_objects(
+    planner: Planner,
+    *,
+    root: RootView,
+    program: Program,
+    environment: Mapping[str, str],
+    working_directory: str,
+    modules: list[Entry],
+) -> None:
     closure = shared_objects(root, program, environment=environment, working_dir=working_directory, modules=modules)
     for dependency in closure.dependencies:
         planner.need(dependency.trail, dependency.reason)
     for missing in closure.missing:
         if missing.required:
-            raise UserError(missing.message(), remedy="mend the native image: the program can't start there either")
+            raise UserError(
+                missing.message(),
+                remedy="mend the native image: the program can't start there either; or give "
+                "--disable-copy-shared-object-dependencies and a --base that has it",
+            )
         planner.warn(missing.message())
-    for link in detect_symlinks(root, program, environment=environment, working_dir=working_directory):
-        planner.need_alone(link.path, f"a link to {program.path}")
-    for path in SYSTEM_FILES:
-        planner.need_alone(path, "read by the C library")
-    if not planner.need_alone(working_directory, "the working directory"):
-        planner.add(Entry(path=working_directory, type=EntryType.DIRECTORY, mode=0o755), "the working directory")
 
 
 def _home(native: Image) -> str:

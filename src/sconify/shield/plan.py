@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from sconify.errors import UserError
@@ -26,9 +26,6 @@ KERNEL_PATHS = ("/dev", "/proc", "/sys")
 
 ENGINE_FILES = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 """Files that the container engine writes at start."""
-
-SYSTEM_FILES = ("/etc/group", "/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd")
-"""Small files that the C library reads in every program; without secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +97,30 @@ class Planner:
         if entry.type is EntryType.DIRECTORY:
             raise UserError(f"{flag}={path} is a directory in the native image", remedy="name a file of it")
         self._declare(entry.path, kind, flag=flag, given=path)
+
+    def declare_traced(self, paths: Iterable[str], *, reason: str) -> None:
+        """Encrypt each file that a trace names; list its directories; pass over what the image does not have.
+
+        Raises:
+            UserError: If the image has none of the files.
+        """
+        found = False
+        for path in paths:
+            trail = find(self._root, path)
+            if trail is None:
+                continue
+            place = self._regions.region_of(trail.entry.path)
+            if place is not None and place.kind is RegionKind.HOST:
+                continue
+            self._note(trail, reason)
+            if trail.entry.type is EntryType.FILE:
+                self._regions.add(Region(trail.entry.path, RegionKind.ENCRYPTED, reason))
+                found = True
+        if not found:
+            raise UserError(
+                f"{reason} names no file of the native image",
+                remedy="record it with `strace -f -e trace=file` in the native image, or list one path on each line",
+            )
 
     def declare_host_path(self, path: str) -> None:
         """Let the host provide a path, unprotected. It need not exist in the native image."""

@@ -1,4 +1,4 @@
-"""Builds the protected file system of a plan: one pack for each encrypted region, and the index over everything."""
+"""Builds the protected file system of a plan: a pack for each encrypted directory, one for files, and the index."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from sconify import _shield
 from sconify.errors import ServiceError, UntrustedDataError
 from sconify.image.model import Entry, EntryType
 from sconify.shield.plan import Plan
-from sconify.shield.regions import RegionKind, RegionMap
+from sconify.shield.regions import Region, RegionKind, RegionMap
 
 DIRECTORY = "/.sconify"
 """Where the protected file system stands in the output image."""
 
 INDEX = f"{DIRECTORY}/index"
 """Path of the index in the output image."""
+
+
+_SINGLE_FILES = f"{DIRECTORY}/files"
+"""Name of the pack that holds the encrypted regions which are single files; no region can have that prefix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +64,17 @@ def protect(plan: Plan, *, key: bytes, work: Path, progress: Callable[[int], Non
     built: list[BuiltFile] = []
     for region in plan.regions:
         builder.add_region(os.fsencode(region.prefix), region.kind.value, region.reason)
-        if region.kind is RegionKind.ENCRYPTED:
-            pack = BuiltFile(f"{DIRECTORY}/pack{len(built)}", work / f"pack{len(built)}")
-            built.append(pack)
-            packs[region.prefix] = builder.add_pack(
-                os.fsencode(region.prefix), os.fsencode(pack.image_path), str(pack.file)
-            )
+    for name in dict.fromkeys(_pack_of(plan, region) for region in plan.regions if region.kind is RegionKind.ENCRYPTED):
+        pack = BuiltFile(f"{DIRECTORY}/pack{len(built)}", work / f"pack{len(built)}")
+        built.append(pack)
+        packs[name] = builder.add_pack(os.fsencode(name), os.fsencode(pack.image_path), str(pack.file))
     regions = RegionMap(plan.regions)
     inodes: dict[tuple[int, int | None], int] = {}
     for number, planned in enumerate(plan.entries.values(), start=1):
         entry = planned.entry
         place = regions.region_of(entry.path)
         encrypted = planned.kind is RegionKind.ENCRYPTED and entry.type is EntryType.FILE
-        pack_number = packs[place.prefix] if encrypted and place is not None else None
+        pack_number = packs[_pack_of(plan, place)] if encrypted and place is not None else None
         # Links of one file are one inode as long as they are stored in the same place.
         inode = inodes.setdefault((entry.link_group, pack_number), number) if entry.link_group else number
         _add_entry(builder, entry, inode=inode, pack=pack_number)
@@ -89,6 +91,12 @@ def protect(plan: Plan, *, key: bytes, work: Path, progress: Callable[[int], Non
     except _shield.ShieldError as error:
         raise UntrustedDataError(f"the native image can't be protected: {error}") from error
     return ProtectedFileSystem(index=index, packs=tuple(built), tag=made.tag)
+
+
+def _pack_of(plan: Plan, region: Region) -> str:
+    """Return the name of the pack that holds an encrypted region."""
+    top = plan.entries.get(region.prefix)
+    return _SINGLE_FILES if top is not None and top.entry.type is EntryType.FILE else region.prefix
 
 
 def _add_entry(builder: _shield.Builder, entry: Entry, *, inode: int, pack: int | None) -> None:

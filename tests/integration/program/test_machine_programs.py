@@ -65,7 +65,7 @@ def test_python_finds_all_its_modules_in_what_is_taken_along(machine: Any, inter
     if not Path(interpreter).exists():
         pytest.skip(f"{interpreter} is not installed here")
     program = load(machine, interpreter)
-    service = service_of(program)
+    service = service_of(machine, program)
     assert service is not None
     found = service.libraries(machine, program, environment={})
     trees = [inclusion.trail.entry.path for inclusion in found.inclusions]

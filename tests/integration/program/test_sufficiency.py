@@ -25,7 +25,7 @@ pytestmark = [
 
 def chosen_paths(view: Any) -> set[str]:
     program = load_program(view, PYTHON, environment={}, working_dir="/")
-    service = service_of(program)
+    service = service_of(view, program)
     assert service is not None
     found = service.libraries(view, program, environment={})
     closure = shared_objects(view, program, environment={}, working_dir="/", modules=found.modules)

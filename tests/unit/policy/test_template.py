@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sconify.errors import UserError
 from sconify.policy.session import parse_session
 from sconify.policy.substitution import SecretValue, substitute
-from sconify.policy.template import ConvertedService, session_text
+from sconify.policy.template import ConvertedService, SessionTemplate, session_text, shown_text
 
 NASTY = st.lists(
     st.one_of(
@@ -99,3 +99,112 @@ def test_keys_and_arguments_are_not_shown() -> None:
     assert "12" * 32 not in shown
     assert "/app/x.py" not in shown
     assert "8443" not in shown
+
+
+def test_what_was_written_for_the_policy_may_name_secrets() -> None:
+    given_by_user = dataclasses.replace(
+        SERVICE,
+        command=["app", "$$SCONE::token$$"],
+        environment={"TOKEN": "$$SCONE::token$$", "NATIVE": "$$SCONE::token$$"},
+        policy_command=True,
+        policy_variables=frozenset({"TOKEN"}),
+        secrets=[{"name": "token", "kind": "ascii", "value": "s3cret"}],
+        injection_files=[{"path": "/etc/token", "content": "$$SCONE::token$$"}],
+    )
+    session = parse_session(session_text(given_by_user))
+    service = session.services[0]
+    secrets = {
+        secret.name: SecretValue(kind=secret.kind, data=(secret.value or "").encode()) for secret in session.secrets
+    }
+    assert substitute(service.command[1], secrets=secrets) == b"s3cret"
+    assert substitute(service.environment["TOKEN"], secrets=secrets) == b"s3cret"
+    assert substitute(service.environment["NATIVE"], secrets=secrets) == b"$$SCONE::token$$"
+    image = session.image(service.image_name)
+    assert image is not None
+    assert image.injection_files[0].path == "/etc/token"
+    with pytest.raises(UserError, match="no such secret"):
+        session_text(dataclasses.replace(given_by_user, secrets=[]))
+
+
+def test_a_service_that_is_not_attested_has_no_factor() -> None:
+    session = parse_session(session_text(dataclasses.replace(SERVICE, attested=False)))
+    assert session.security.attestation.mode == "none"
+    assert session.services[0].factors == ()
+
+
+COMMUNITY = """\
+name: $NAMESPACE/$SESSION
+version: "0.3"
+services:
+   - name: $SERVICE
+     image_name: app_image
+     mrenclaves: [$MRENCLAVE]
+     command: $CMD
+     environment:
+        SCONE_MODE: hw
+$ENVVARS
+     fspf_path: ${SCONE_FSPF_PATH}
+     fspf_key: $SCONE_FSPF_KEY
+     fspf_tag: $SCONE_FSPF_TAG
+images:
+   - name: app_image
+$INJECTED_FILES
+$SECRETS
+"""
+
+
+def test_a_template_with_variables() -> None:
+    service = dataclasses.replace(
+        SERVICE,
+        secrets=[{"name": "token", "kind": "ascii"}],
+        injection_files=[{"path": "/etc/token", "content": "$$SCONE::token$$"}],
+        environment={"A": "{{ 1 }} $HOME", "B": "x"},
+    )
+    session = parse_session(session_text(service, template=SessionTemplate(text=COMMUNITY, source="t")))
+    made = session.services[0]
+    assert session.name == "ns/flask"
+    assert made.command == tuple(SERVICE.command)
+    assert made.environment == {"SCONE_MODE": "hw", "A": "{{ 1 }} $HOME", "B": "x"}
+    assert (made.pwd, made.fspf_key, made.factors[0].mrenclave) == ("/app", "12" * 32, (SERVICE.measurement,))
+    assert session.images[0].injection_files[0].path == "/etc/token"
+    assert session.secrets[0].name == "token"
+
+
+def test_the_built_in_template_can_be_given_too() -> None:
+    assert session_text(SERVICE, template=SessionTemplate.default()) == session_text(SERVICE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("$NAMESPACE/$SESSION", "fixed/name", "its name is fixed/name"),
+        ("$SERVICE", "other", "no service app"),
+        ("$SCONE_FSPF_KEY", "ab" * 32, "another file system key"),
+        ("$MRENCLAVE", "cd" * 32, "does not accept the measurement"),
+        ("$CMD", "$NONSENSE", r"line 7: \$NONSENSE is no variable"),
+        ("command: $CMD", "command: x $ENVVARS", "line of its own"),
+        ("     command: $CMD", "     commando: $CMD", "unknown key"),
+        ("$CMD", "{{ 1 +", "malformed"),
+        ("$CMD", "{{ unknown }}", "malformed"),
+    ],
+)
+def test_a_template_that_makes_no_session_of_this_image_is_refused(old: str, new: str, what: str) -> None:
+    template = SessionTemplate(text=COMMUNITY.replace(old, new, 1), source="file.yml")
+    with pytest.raises(UserError, match=what) as caught:
+        session_text(SERVICE, template=template)
+    assert "file.yml" in caught.value.what
+    assert caught.value.remedy
+
+
+def test_what_is_shown_has_no_secrets() -> None:
+    text = shown_text(
+        dataclasses.replace(
+            SERVICE,
+            environment={"PASSWORD": "hunter2"},
+            secrets=[{"name": "token", "kind": "ascii", "value": "hunter3"}],
+            injection_files=[{"path": "/f", "content": "hunter4"}],
+        )
+    )
+    assert "PASSWORD" in text
+    for secret in ("hunter", "/app/x.py", "12" * 32):
+        assert secret not in text

@@ -164,7 +164,7 @@ def test_changed_files_are_refused(place: Workplace) -> None:
     (place.root / "lib").mkdir()
     (place.root / "lib/x").write_bytes(b"plaiN")
     index = place.open(built)
-    with pytest.raises(_shield.ShieldError, match=r"/app/a: chunk 0 of pack /app: it does not authenticate"):
+    with pytest.raises(_shield.ShieldError, match=r"/app/a: chunk 0 of /app.pack: it does not authenticate"):
         index.read(b"/app/a", str(place.root))
     with pytest.raises(_shield.ShieldError, match="/lib/x: its SHA-256"):
         index.read(b"/lib/x", str(place.root))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sconify.program.binary import Program
 from sconify.program.services.python import Python
 from sconify.program.services.service import Inclusion, Service, ServiceLibraries
+from sconify.program.view import RootView
 
 SERVICES: tuple[Service, ...] = (Python(),)
 """Every service that is known; a new one is one more class in a file of its own, and one more element here."""
@@ -13,9 +14,9 @@ SUPPORTED = "\n".join(f"{service.name}: {service.description}" for service in SE
 """What ``--help`` says about them, one line each."""
 
 
-def service_of(program: Program) -> Service | None:
+def service_of(view: RootView, program: Program) -> Service | None:
     """Return the service that ``program`` is the interpreter of; None if it is none that is known."""
-    return next((service for service in SERVICES if service.recognises(program)), None)
+    return next((service for service in SERVICES if service.recognises(view, program)), None)
 
 
 __all__ = ["SERVICES", "SUPPORTED", "Inclusion", "Service", "ServiceLibraries", "service_of"]

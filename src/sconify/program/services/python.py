@@ -29,7 +29,7 @@ class Python:
     name = "Python"
     description = "standard library, site-packages and dist-packages, virtual environment, what extension modules need"
 
-    def recognises(self, program: Program) -> bool:
+    def recognises(self, view: RootView, program: Program) -> bool:  # noqa: ARG002
         """True for ``python``, ``python3``, ``python3.11``, called by that name or being it."""
         return any(_NAME.fullmatch(posixpath.basename(path)) for path in _names(program))
 

@@ -42,8 +42,8 @@ class Service(Protocol):
     description: str
     """What is taken along, in one line, for ``--help``."""
 
-    def recognises(self, program: Program) -> bool:
-        """True if ``program`` is an interpreter of this kind, by its name."""
+    def recognises(self, view: RootView, program: Program) -> bool:
+        """True if ``program`` is of this kind, by its name or by what it holds."""
 
     def libraries(self, view: RootView, program: Program, *, environment: Mapping[str, str]) -> ServiceLibraries:
         """Find what the interpreter needs, by the files that exist.

@@ -20,7 +20,7 @@ def elf(make_elf: MakeElf) -> bytes:
 
 def libraries(view: RootView, binary: str, environment: Mapping[str, str] | None = None) -> ServiceLibraries:
     program = load_program(view, binary, environment={}, working_dir="/")
-    service = service_of(program)
+    service = service_of(view, program)
     assert service is not None
     assert service.name == "Python"
     return service.libraries(view, program, environment=environment or {})
@@ -173,9 +173,9 @@ def test_links_out_of_a_tree_are_followed_once_and_never_upwards(make_view: Make
 
 
 def test_other_programs_are_no_service(make_view: MakeView, elf: bytes) -> None:
-    view = make_view({"/bin/pythonista": elf, "/bin/node": elf})
-    for path in ("/bin/pythonista", "/bin/node"):
-        assert service_of(load_program(view, path, environment={}, working_dir="/")) is None
+    view = make_view({"/bin/pythonista": elf, "/bin/nodejsx": elf})
+    for path in ("/bin/pythonista", "/bin/nodejsx"):
+        assert service_of(view, load_program(view, path, environment={}, working_dir="/")) is None
 
 
 def test_help_names_every_service_in_a_line() -> None:
