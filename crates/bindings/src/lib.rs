@@ -2,6 +2,7 @@
 //! All work on files is done without the interpreter lock.
 
 mod builder;
+mod cache;
 mod index;
 mod source;
 
