@@ -18,7 +18,11 @@ from sconify.errors import BugError, ServiceError, UntrustedDataError, UserError
 
 FORMAT = "sconify-launch/1"
 FILE_PROTECTION = "file-protection"
+BINARY_FS = "binary-fs"
 SECTION = ".sconify.manifest"
+INDEX_SECTION, DIGESTS_SECTION, PACKS_SECTION = ".sconify.index", ".sconify.digests", ".sconify.packs"
+PAGE = 4096
+"""What the packs of an embedded file system are aligned to: they are mapped."""
 
 VARIABLES = ("SCONE_ALLOW_DLOPEN", "SCONE_FORK", "SCONE_HEAP", "SCONE_STACK")
 """The start-up variables that can be measured."""
@@ -32,6 +36,43 @@ _SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 _SECTION_TABLE_FIELDS = (slice(0x28, 0x30), slice(0x3C, 0x40))
 """``e_shoff``, and ``e_shnum`` with ``e_shstrndx``: what appending a section changes."""
 _SHT_PROGBITS, _SHN_LORESERVE = 1, 0xFF00
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedRoot:
+    """What a manifest says of an embedded file system.
+
+    Raises:
+        UserError: A value is not of the form that the runtime accepts.
+    """
+
+    commitment: str
+    """What only the right file system key has, 64 lower-case hex digits."""
+    digest: str = "0" * 64
+    """SHA-256 of all that stands between the manifest and the packs, 64 lower-case hex digits."""
+    key: str | None = None
+    """The file system key itself, where everybody may read the files."""
+
+    def __post_init__(self) -> None:
+        for name, value in self.document().items():
+            if not _DIGEST.fullmatch(value):
+                raise UserError(f"file_system.{name} is 64 lower-case hex digits, got {value!r}")
+
+    def document(self) -> dict[str, str]:
+        """Return what stands in the manifest."""
+        document = {"commitment": self.commitment, "digest": self.digest}
+        return document if self.key is None else {**document, "key": self.key}
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedFiles:
+    """An embedded file system as it goes into the binary; the packs, ``packs_size`` bytes, follow by themselves."""
+
+    index: bytes
+    digests: bytes
+    packs_size: int
+    commitment: str
+    key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +91,13 @@ class LaunchManifest:
     """SHA-256 of the CAS key's SubjectPublicKeyInfo, 64 lower-case hex digits. Without it nothing is attested."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """The measured start-up variables, in normal form."""
-    mode: str = FILE_PROTECTION
+    file_system: EmbeddedRoot | None = None
+    """The embedded file system; None if it stands in files of its own."""
+
+    @property
+    def mode(self) -> str:
+        """Where the protected file system is."""
+        return FILE_PROTECTION if self.file_system is None else BINARY_FS
 
     def __post_init__(self) -> None:
         if not self.program.startswith("/") or "\0" in self.program:
@@ -60,8 +107,6 @@ class LaunchManifest:
         for name, digest in (("runtime", self.runtime), ("cas_key", self.cas_key)):
             if digest is not None and not _DIGEST.fullmatch(digest):
                 raise UserError(f"{name} is 64 lower-case hex digits, got {digest!r}")
-        if self.mode != FILE_PROTECTION:
-            raise UserError(f"the mode is {FILE_PROTECTION!r}, got {self.mode!r}")
         for name, value in self.variables.items():
             if normal_variable(name, value) != value:
                 raise UserError(f"{name} is not in normal form: {value!r}")
@@ -99,6 +144,8 @@ class LaunchManifest:
         }
         if self.cas_key is not None:
             document["cas_key"] = self.cas_key
+        if self.file_system is not None:
+            document["file_system"] = self.file_system.document()
         return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -172,33 +219,93 @@ def sconified_binary(runtime: Path, manifest: LaunchManifest) -> bytes:
         UntrustedDataError: The file is no 64-bit little-endian ELF file, or has a manifest already.
         BugError: The manifest is that of another runtime.
     """
+    return _with_sections(_runtime_of(runtime, manifest), runtime, [(SECTION, manifest.canonical_json())])[0]
+
+
+def embedding_binary(runtime: Path, manifest: LaunchManifest, files: EmbeddedFiles) -> tuple[LaunchManifest, bytes]:
+    """Return the manifest with an embedded file system in it, and the sconified binary up to where the packs follow.
+
+    Behind the manifest stand the index, the digests of the chunks, both tables, and padding to a page.
+
+    Raises:
+        UntrustedDataError: The file is no 64-bit little-endian ELF file, or has a manifest already.
+        BugError: The manifest is that of another runtime.
+    """
+    original = _runtime_of(runtime, manifest)
+    root = EmbeddedRoot(commitment=files.commitment, key=files.key)
+    for _ in range(2):  # the digest has one length, so nothing moves when it is put in
+        manifest = replace(manifest, file_system=root)
+        contents = [
+            (SECTION, manifest.canonical_json()), (INDEX_SECTION, files.index), (DIGESTS_SECTION, files.digests)
+        ]  # fmt: skip
+        binary, end = _with_sections(original, runtime, contents, packs_size=files.packs_size)
+        root = replace(root, digest=embedded_digest(binary, end))
+    return manifest, binary
+
+
+def embedded_digest(head: bytes, start: int) -> str:
+    """Return the digest of an embedded file system: of what stands from ``start``, the manifest's end, to the packs."""
+    digest = hashlib.sha256()
+    for changed in _SECTION_TABLE_FIELDS:
+        digest.update(head[changed])
+    digest.update(memoryview(head)[start:])
+    return digest.hexdigest()
+
+
+def _runtime_of(runtime: Path, manifest: LaunchManifest) -> bytes:
     original = runtime.read_bytes()
     if manifest.runtime != runtime_digest(original):
         raise BugError(f"the manifest is for the runtime {manifest.runtime}, not for {runtime}")
-    headers, names_index = _section_headers(original, runtime)
+    return original
+
+
+def _with_sections(
+    original: bytes, path: Path, contents: list[tuple[str, bytes]], *, packs_size: int | None = None
+) -> tuple[bytes, int]:
+    """Append sections; return the file and where the first of them ends.
+
+    With ``packs_size``, there is a last section of that size, which begins on the page where the file ends.
+    """
+    headers, names_index = section_headers(original, str(path))
     names_offset, names_size = headers[names_index][4:6]
     names = original[names_offset : names_offset + names_size]
-    if any(_name(names, header) == SECTION.encode() for header in headers):
-        raise UntrustedDataError(f"{runtime} has a launch manifest already")
-
+    if any(section_name(names, header) == SECTION.encode() for header in headers):
+        raise UntrustedDataError(f"{path} has a launch manifest already")
     output = bytearray(original + _padding(original))
-    content = manifest.canonical_json()
-    manifest_header = (len(names), _SHT_PROGBITS, 0, 0, len(output), len(content), 0, 0, 1, 0)
-    output += content
-    names += SECTION.encode() + b"\0"
+    first_end = len(output) + len(contents[0][1])
+
+    def header(name: str, offset: int, size: int, alignment: int) -> tuple[int, ...]:
+        nonlocal names
+        names += name.encode() + b"\0"
+        return (len(names) - len(name) - 1, _SHT_PROGBITS, 0, 0, offset, size, 0, 0, alignment, 0)
+
+    made = []
+    for name, content in contents:
+        made.append(header(name, len(output), len(content), 1))
+        output += content
+    if packs_size is not None:
+        after_names = len(output) + len(names) + len(PACKS_SECTION) + 1
+        table_end = -(-after_names // 8) * 8 + (len(headers) + len(made) + 1) * _SECTION_HEADER.size
+        made.append(header(PACKS_SECTION, -(-table_end // PAGE) * PAGE, packs_size, PAGE))
     headers[names_index] = (*headers[names_index][:4], len(output), len(names), *headers[names_index][6:])
     output += names
     output += _padding(output)
     table = len(output)
-    for header in (*headers, manifest_header):
-        output += _SECTION_HEADER.pack(*header)
+    for each in (*headers, *made):
+        output += _SECTION_HEADER.pack(*each)
     output[0x28:0x30] = struct.pack("<Q", table)
-    output[0x3C:0x3E] = struct.pack("<H", len(headers) + 1)
-    return bytes(output)
+    output[0x3C:0x3E] = struct.pack("<H", len(headers) + len(made))
+    if packs_size is not None:
+        output += bytes(-len(output) % PAGE)
+    return bytes(output), first_end
 
 
-def _section_headers(elf: bytes, path: Path) -> tuple[list[tuple[int, ...]], int]:
-    """Return the section headers of an ELF file and the number of the one of the names."""
+def section_headers(elf: bytes, path: str) -> tuple[list[tuple[int, ...]], int]:
+    """Return the section headers of an ELF file, (name, type, flags, address, offset, size, …), and the number of the one of the names.
+
+    Raises:
+        UntrustedDataError: The file is no 64-bit little-endian ELF file, or its table is not in it.
+    """
     if len(elf) < _HEADER_SIZE or elf[:7] != b"\x7fELF\x02\x01\x01":
         raise UntrustedDataError(f"{path} is no 64-bit little-endian ELF file")
     (offset,) = struct.unpack_from("<Q", elf, 0x28)
@@ -210,7 +317,7 @@ def _section_headers(elf: bytes, path: Path) -> tuple[list[tuple[int, ...]], int
     return list(_SECTION_HEADER.iter_unpack(elf[offset:end])), names_index
 
 
-def _name(names: bytes, header: tuple[int, ...]) -> bytes:
+def section_name(names: bytes, header: tuple[int, ...]) -> bytes:
     """Return the name of a section."""
     return names[header[0] :].split(b"\0", 1)[0]
 
