@@ -74,12 +74,13 @@ def assemble(
 def layer_compression(request: Request) -> Compression:
     """Return how layers are stored: as ``--compression`` says, else as it suits the place where the image goes.
 
-    The Docker engine stores layers uncompressed. Ciphertext can't be compressed, so packs never are.
+    The local Docker engine stores layers uncompressed, and engines before version 23, which many distributions have,
+    can't read zstd. Ciphertext can't be compressed, so packs never are.
     """
     if request.compression is not None:
         return request.compression
     local = request.target.transport in (Transport.LOCAL, Transport.DOCKER_DAEMON)
-    return Compression.NONE if local and not request.push else Compression.ZSTD
+    return Compression.NONE if local and not request.push else Compression.GZIP
 
 
 def image_environment(request: Request, authority: Authority) -> dict[str, str]:

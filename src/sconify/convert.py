@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,13 @@ from sconify.build_resources import build_resources, dockerfile_text
 from sconify.cas.authority import find_authority
 from sconify.destinations import destinations_of, resource_directory
 from sconify.image.publication import WrittenImage
+from sconify.image.reference import ImageReference
 from sconify.image.sink import require_absent, write_image
 from sconify.image.source import Image, open_image
 from sconify.policy.template import session_text, shown_text
 from sconify.policy_files import PolicyFiles, converted_service
 from sconify.program.launch import LaunchManifest, measurement, runtime_path, sconified_binary
+from sconify.replacement import with_sconifiable_program
 from sconify.request import Request
 from sconify.shield.choose import Choice, choose
 from sconify.shield.key import file_system_key
@@ -61,7 +63,8 @@ class Conversion:
 
     session: str
     """``NAMESPACE/SESSION``."""
-    session_hash: str
+    session_hash: str | None
+    """None if the session was not uploaded."""
     config_id: str
     """``NAMESPACE/SESSION/SERVICE``: what the image presents to the CAS."""
     measurement: str
@@ -91,7 +94,7 @@ def convert(request: Request, *, progress: Progress) -> Conversion:
             destinations = destinations_of(request)
             for destination in destinations:
                 require_absent(destination, overwrite=request.overwrite, registry=request.registry)
-            native, base = _open_images(request, work, stack)
+            native, base = _open_images(request, work, stack, progress.warn)
         with clock.step("plan"):
             choice = choose(request, native, base)
             for warning in choice.plan.warnings:
@@ -159,16 +162,21 @@ def explain(request: Request) -> Choice:
         destinations_of(request)
         resource_directory(request)
         PolicyFiles.read(request)
-        native, base = _open_images(request, work, stack)
-        return choose(request, native, base)
+        warnings: list[str] = []
+        native, base = _open_images(request, work, stack, warnings.append)
+        return choose(request, native, base, warnings=warnings)
 
 
-def _open_images(request: Request, work: Path, stack: ExitStack) -> tuple[Image, Image | None]:
+def _open_images(
+    request: Request, work: Path, stack: ExitStack, warn: Callable[[str], None]
+) -> tuple[Image, Image | None]:
     """Open the native image and, if one was asked for, the base image, until ``stack`` unwinds."""
-    native = stack.enter_context(open_image(request.native, workdir=work, registry=request.registry))
-    if request.base is None:
-        return native, None
-    return native, stack.enter_context(open_image(request.base, workdir=work, registry=request.registry))
+
+    def opened(reference: ImageReference) -> Image:
+        return stack.enter_context(open_image(reference, workdir=work, registry=request.registry))
+
+    native = with_sconifiable_program(request, opened(request.native), opened, warn)
+    return native, None if request.base is None else opened(request.base)
 
 
 @contextmanager

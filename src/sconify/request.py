@@ -54,6 +54,9 @@ class Request:
     """A record of what the program opens: those files are encrypted."""
     binary_symlinks: bool = True
     """Whether links to the binary, and the usual names of an interpreter, are made."""
+    replacement_images: tuple[ImageReference, ...] = ()
+    """Images with builds of programs that can't run as they are."""
+    replace_unsconifiable: bool = True
     shared_objects: bool = True
     """Whether the binary's shared objects are taken along."""
     service_libraries: bool = True

@@ -1,9 +1,8 @@
-"""Conversions that can't be: one line with the flag that mends it, the documented exit code, nothing left behind."""
+"""Conversions that cannot be: one line with the flag that mends it, the exit code, and nothing left behind."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import struct
@@ -31,7 +30,7 @@ ODD_PROGRAMS = {
 
 @pytest.fixture(scope="module")
 def native(flask_native: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The native image with odd programs and a shell entrypoint, as a layout on the disk."""
+    """The native image with odd programs and a shell entrypoint, as a layout: no engine is needed to read it."""
     context = tmp_path_factory.mktemp("context")
     for name, content in ODD_PROGRAMS.items():
         (context / name).write_bytes(content)
@@ -224,41 +223,3 @@ def test_an_interruption(
     assert not output.exists()
     assert list(scratch.iterdir()) == []
     assert sessions(home) == before
-
-
-@pytest.fixture
-def cas_of(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Start a debug CAS with a state of this name at the one address that the test has; the one before is stopped."""
-    running: list[subprocess.Popen[bytes]] = []
-    port = 0
-
-    def stop() -> None:
-        for server in running:
-            server.terminate()
-            server.wait(30)
-        running.clear()
-
-    def start(name: str) -> str:
-        nonlocal port
-        stop()
-        reader, writer = os.pipe()
-        server = subprocess.Popen(
-            [
-                *(str(COMMANDS / "sconify"), "cas", "serve", "--debug", "--quiet", f"--state-dir={tmp_path / name}"),
-                *(f"--client-listen=127.0.0.1:{port}", "--enclave-listen=127.0.0.1:0", f"--ready-fd={writer}"),
-            ],
-            pass_fds=[writer], stdout=subprocess.PIPE,
-        )  # fmt: skip
-        os.close(writer)
-        running.append(server)
-        assert os.read(reader, 100) == b"ready\n"
-        os.close(reader)
-        assert server.stdout is not None
-        for line in server.stdout:
-            if line.startswith(b"Client API: https://"):
-                port = int(line.rsplit(b":", 1)[1])
-                break
-        return f"127.0.0.1:{port}"
-
-    yield start
-    stop()

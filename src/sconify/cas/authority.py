@@ -15,7 +15,6 @@ from sconify.cas.connection import CasRefusedError
 from sconify.cas.embedded import ensure_embedded
 from sconify.cas.identity import load_identity
 from sconify.errors import UserError
-from sconify.policy.session import parse_session, session_hash
 from sconify.request import Request
 
 SIMULATED_PLATFORM = "simulated-platform"
@@ -53,17 +52,17 @@ class Authority:
         """Return what the image presents to the CAS: ``NAMESPACE/SESSION/SERVICE``."""
         return f"{self.session}/{service}"
 
-    def upload(self, text: str) -> str:
+    def upload(self, text: str) -> str | None:
         """Store the session, with its namespace if it is to be created; return the session's hash, 64 hex digits.
 
-        Without a client nothing is stored.
+        Without a client nothing is stored, and the hash is not known: who will create it is part of it.
 
         Raises:
             UserError: If the CAS refuses the session.
             ServiceError: If the CAS can't be reached, or failed.
         """
         if self.client is None:
-            return session_hash(parse_session(text))
+            return None
         if self.create_namespace:
             self.client.ensure_namespace(self.namespace)
         try:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from sconify.errors import UntrustedDataError, UserError
 from sconify.image.model import Entry, EntryType, Extent
 from sconify.image.storage import reading
-from sconify.image.tree import Tree
+from sconify.image.tree import ROOT, Tree
 from sconify.image.union import merge_layers
 
 if TYPE_CHECKING:
@@ -57,6 +58,26 @@ class RootFileSystem:
             ServiceError: ``workdir`` can't be written.
         """
         return cls(merge_layers(layers, workdir=workdir))
+
+    def overlaid(self, entries: Iterable[Entry]) -> RootFileSystem:
+        """Return a root file system with entries of another one on top, directories made where they are missing.
+
+        What is no directory, but stands where a directory is needed, gives way.
+        """
+        tree = Tree()
+        for path in self.paths():
+            tree.put(self._tree.entries[path])
+        for entry in sorted(entries, key=lambda entry: os.fsencode(entry.path)):
+            if entry.path == "/":
+                continue
+            parts = entry.path.split("/")[1:-1]
+            for length in range(1, len(parts) + 1):
+                above = "/" + "/".join(parts[:length])
+                if above not in tree.names:
+                    tree.put(dataclasses.replace(ROOT, path=above))
+            # Numbers of hard links are another image's.
+            tree.put(dataclasses.replace(entry, link_group=0))
+        return RootFileSystem(tree)
 
     def __len__(self) -> int:
         """Return the number of entries, the root included."""

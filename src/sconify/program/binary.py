@@ -10,10 +10,15 @@ from sconify.errors import UserError
 from sconify.image.model import Entry, EntryType
 from sconify.program.elf import IDENTITY_SIZE, MACHINE_X86_64, Elf, Libc, identify, parse_elf
 from sconify.program.script import SHEBANG_SIZE, parse_shebang
+from sconify.program.shims import behind_shim
 from sconify.program.view import RootView, Trail, TrailError, absolute, find, trace
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What container engines set when the image has no PATH."""
+
+
+class UnsconifiableError(UserError):
+    """A program that can't run on the target platform; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +64,8 @@ def locate(view: RootView, name: str, *, environment: Mapping[str, str], working
     if not name:
         raise UserError("an empty program name", remedy="give --binary=PATH")
     if "/" not in name:
-        return _locate_on_path(view, name, environment=environment, working_dir=working_dir)
+        found = _locate_on_path(view, name, environment=environment, working_dir=working_dir)
+        return behind_shim(view, found) or found
     try:
         trail = trace(view, absolute(name, working_dir=working_dir))
     except TrailError as error:
@@ -67,7 +73,7 @@ def locate(view: RootView, name: str, *, environment: Mapping[str, str], working
     problem = _why_not_executable(trail)
     if problem is not None:
         raise UserError(problem, remedy="give --binary=PATH with the path of a program")
-    return trail
+    return behind_shim(view, trail) or trail
 
 
 def _locate_on_path(view: RootView, name: str, *, environment: Mapping[str, str], working_dir: str) -> Trail:
@@ -127,10 +133,10 @@ def load_program(view: RootView, name: str, *, environment: Mapping[str, str], w
             remedy="give --binary=PATH with the path of a program",
         )
     if elf.libc is None:
-        raise UserError(
+        raise UnsconifiableError(
             f"{trail.path} is started by {elf.interpreter or 'no dynamic loader'}, expected the loader of glibc "
             "(ld-linux) or of musl (ld-musl)",
-            remedy="give --binary=PATH with a program for glibc or musl, or a static one",
+            remedy="give --binary=PATH with a program for glibc or musl, or a static one, or a --replacement-image",
         )
     return Program(trail=trail, elf=elf, libc=elf.libc)
 
@@ -154,7 +160,10 @@ def _check_runnable(trail: Trail, head: bytes) -> None:
     remedy = "convert the image's linux/amd64 variant"
     if identity.machine == MACHINE_X86_64 or identity.architecture == "i386":
         remedy = "give --binary=PATH with a 64-bit build of the program, or convert the image's linux/amd64 variant"
-    raise UserError(f"{trail.path} is for {bits}{identity.architecture}, expected 64-bit x86_64", remedy=remedy)
+    raise UnsconifiableError(
+        f"{trail.path} is for {bits}{identity.architecture}, expected 64-bit x86_64",
+        remedy=f"{remedy}, or give a --replacement-image that has it",
+    )
 
 
 def detect_symlinks(

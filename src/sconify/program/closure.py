@@ -15,6 +15,9 @@ from sconify.program.elf import IDENTITY_SIZE, Elf, identify, parse_elf
 from sconify.program.search import LoadedObject, SearchRules, search_rules
 from sconify.program.view import RootView, Trail, find
 
+SHARED_OBJECT = re.compile(r"\.(?:so(?:\.[0-9]+)*|node)$")
+"""Names of shared objects that a program may load while it runs; Node.js' end with ``.node``."""
+
 MAX_PROBES = 200_000
 """Paths that are tried for one program. A desktop Python with all its modules takes two thousand, but search paths
 and needed names multiply, so a few crafted files could ask for billions."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sconify.errors import UserError
@@ -38,8 +38,8 @@ class Choice:
     """Whether the command was written for the policy, so that placeholders in it count."""
 
 
-def choose(request: Request, native: Image, base: Image | None) -> Choice:
-    """Decide what goes into the output image, and why.
+def choose(request: Request, native: Image, base: Image | None, *, warnings: Iterable[str] = ()) -> Choice:
+    """Decide what goes into the output image, and why; ``warnings`` are put before its own.
 
     Raises:
         UserError: If something that the user named is missing, or the program can't be converted.
@@ -60,6 +60,8 @@ def choose(request: Request, native: Image, base: Image | None) -> Choice:
     )
     environment = _environment(request, native)
     planner = Planner(root)
+    for warning in warnings:
+        planner.warn(warning)
     _declare(planner, request, program, working_directory)
     _need(
         planner, request=request, root=root, program=program, environment=environment,

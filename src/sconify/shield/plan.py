@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from sconify.errors import UserError
 from sconify.image.model import Entry, EntryType
 from sconify.image.rootfs import RootFileSystem
+from sconify.program.closure import SHARED_OBJECT
 from sconify.program.view import Trail, TrailError, find, trace
 from sconify.shield.regions import Region, RegionKind, RegionMap, ancestors
-
-SHARED_OBJECT = re.compile(r"\.so(\.[0-9]+)*$")
-"""Names of shared objects that a program may load while it runs."""
 
 MAX_LINK_WARNINGS = 20
 """Dangling links that are listed one by one; the rest is counted."""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +14,7 @@ from sconify.image.publication import StagedImage
 from sconify.image.reference import ImageReference, Transport
 from sconify.image.sink import exists
 from sconify.image.source import open_image
+from tests.registries import registry as serve
 
 pytestmark = pytest.mark.docker
 Run = Callable[..., str]
@@ -87,31 +84,13 @@ def test_skopeo_reads_what_we_write(
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A registry of our own, without TLS, which skopeo is told about."""
     directory = tmp_path_factory.mktemp("registry")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    (directory / "config.yml").write_text(
-        "version: 0.1\n"
-        f"storage: {{filesystem: {{rootdirectory: {directory}/data}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-    )
-    (directory / ".config/containers").mkdir(parents=True)
-    (directory / ".config/containers/registries.conf").write_text(
-        f'[[registry]]\nlocation = "127.0.0.1:{port}"\ninsecure = true\n'
-    )
-    with (directory / "log").open("w") as log:
-        server = subprocess.Popen(["docker-registry", "serve", directory / "config.yml"], stdout=log, stderr=log)
-    try:
-        for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            time.sleep(0.05)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("HOME", str(directory))
-            yield f"127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait()
+    with serve(directory) as address, pytest.MonkeyPatch.context() as patch:
+        (directory / ".config/containers").mkdir(parents=True)
+        (directory / ".config/containers/registries.conf").write_text(
+            f'[[registry]]\nlocation = "{address}"\ninsecure = true\n'
+        )
+        patch.setenv("HOME", str(directory))
+        yield address
 
 
 def test_a_registry(registry: str, run: Run, stage: Stage, tmp_path: Path) -> None:
@@ -151,14 +130,20 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(tmp_path / "storage.conf"))
 
 
+def stored(directory: Path) -> dict[str, list[str]]:
+    """Return the names of the images in the store, by id."""
+    images = json.loads((directory / "graph/vfs-images/images.json").read_text())
+    return {image["id"]: image.get("names") or [] for image in images}
+
+
 @pytest.mark.usefixtures("store")
-def test_the_store_of_podman(run: Run, stage: Stage, tmp_path: Path) -> None:
+def test_the_store_of_podman(stage: Stage, tmp_path: Path) -> None:
     text = "containers-storage:localhost/sconify-test:v1"
     with stage(text) as staged:
         assert not exists(ImageReference.parse(text))
         written = staged.commit()
-    images = json.loads(run("podman", "images", "--format", "json"))
-    assert [image["Names"] for image in images] == [["localhost/sconify-test:v1"]]
+    images = stored(tmp_path)
+    assert images == {written.image_id.removeprefix("sha256:"): ["localhost/sconify-test:v1"]}
     for source in (text, "localhost/sconify-test:v1", "sconify-test:v1"):
         with open_image(ImageReference.parse(source), workdir=tmp_path) as image:
             assert image.reference.transport is Transport.CONTAINERS_STORAGE
@@ -166,7 +151,7 @@ def test_the_store_of_podman(run: Run, stage: Stage, tmp_path: Path) -> None:
             assert image.root.read(image.root.resolve("/hello"), 10) == b"hello"
     stage("containers-storage:localhost/sconify-test:v2", content=b"other").abort()
     stage("containers-storage:localhost/sconify-test:v2").abort()
-    assert json.loads(run("podman", "images", "-a", "--format", "json")) == images
+    assert stored(tmp_path) == images
 
 
 @pytest.mark.usefixtures("store")

@@ -106,3 +106,12 @@ def test_an_archive_that_vanished_is_an_error(root: RootFileSystem) -> None:
     file.content.source.unlink()
     with pytest.raises(UserError, match="can't be read"):
         root.open(file)
+
+
+def test_entries_of_another_image_on_top(merged: Callable[..., RootFileSystem], member: Maker) -> None:
+    root = merged([member("a/b", content=b"1"), member("file", content=b"2"), member("kept", content=b"3")])
+    other = merged([member("a/c", content=b"4"), member("file/inside", content=b"5")])
+    made = root.overlaid(other.walk())
+    assert list(made.paths()) == ["/", "/a", "/a/b", "/a/c", "/file", "/file/inside", "/kept"]
+    assert made.read(made.resolve("/file/inside"), 9) == b"5"
+    assert root.read(root.resolve("/file"), 9) == b"2"

@@ -91,7 +91,10 @@ def test_messages_when_the_file_is_no_program_for_us(make_view: MakeView, make_e
     def problem(content: bytes) -> tuple[str, str | None]:
         return refusal(make_view({"/app": content}), "/app")
 
-    other_build = "give --binary=PATH with a 64-bit build of the program, or convert the image's linux/amd64 variant"
+    other_build = (
+        "give --binary=PATH with a 64-bit build of the program, or convert the image's linux/amd64 variant, "
+        "or give a --replacement-image that has it"
+    )
     program = "give --binary=PATH with the path of a program"
     assert problem(b"#!/usr/bin/python3 -B\n") == (
         "/app is a script: interpreter /usr/bin/python3",
@@ -113,7 +116,7 @@ def test_messages_when_the_file_is_no_program_for_us(make_view: MakeView, make_e
     assert problem(b"\x7fELF\x01" + elf[5:]) == ("/app is for 32-bit x86_64, expected 64-bit x86_64", other_build)
     assert problem(make_elf(machine=183)) == (
         "/app is for aarch64, expected 64-bit x86_64",
-        "convert the image's linux/amd64 variant",
+        "convert the image's linux/amd64 variant, or give a --replacement-image that has it",
     )
     assert problem(make_elf(soname="libx.so", needed=("libc.so.6",))) == (
         "/app is an ELF file of type shared, expected an executable",
@@ -125,7 +128,7 @@ def test_messages_when_the_file_is_no_program_for_us(make_view: MakeView, make_e
     )
     assert problem(make_elf(interpreter="/lib/ld-uClibc.so.1")) == (
         "/app is started by /lib/ld-uClibc.so.1, expected the loader of glibc (ld-linux) or of musl (ld-musl)",
-        "give --binary=PATH with a program for glibc or musl, or a static one",
+        "give --binary=PATH with a program for glibc or musl, or a static one, or a --replacement-image",
     )
 
 

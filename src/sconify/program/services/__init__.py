@@ -1,16 +1,22 @@
-"""Interpreters whose libraries are taken along: one file for each, and the list of them."""
+"""Interpreters whose libraries are taken along, and the list of them."""
 
 from __future__ import annotations
 
 from sconify.program.binary import Program
+from sconify.program.services.known_places import JAVA, NGINX, NODE, PERL, PHP, RUBY, R
 from sconify.program.services.python import Python
 from sconify.program.services.service import Inclusion, Service, ServiceLibraries
 from sconify.program.view import RootView
 
-SERVICES: tuple[Service, ...] = (Python(),)
-"""Every service that is known; a new one is one more class in a file of its own, and one more element here."""
+SERVICES: tuple[Service, ...] = (Python(), NODE, JAVA, RUBY, PERL, PHP, R, NGINX)
+"""Every service that is known."""
 
-SUPPORTED = "\n".join(f"{service.name}: {service.description}" for service in SERVICES)
+SUPPORTED = "\n".join(
+    (
+        *(f"{service.name}: {service.description}" for service in SERVICES),
+        "Go, Rust, C, C++: nothing to find; what they need is in the binary, or is a shared object of it",
+    )
+)
 """What ``--help`` says about them, one line each."""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from sconify.image.model import Entry, EntryType
 from sconify.program.binary import Program
 from sconify.program.ldconf import read_text
-from sconify.program.services.service import ServiceLibraries, collect
+from sconify.program.services.service import ServiceLibraries, collect, names_of
 from sconify.program.view import RootView, absolute, find
 
 _NAME = re.compile(r"python(?P<version>\d(?:\.\d+)?)?[dt]?")
@@ -31,7 +31,7 @@ class Python:
 
     def recognises(self, view: RootView, program: Program) -> bool:  # noqa: ARG002
         """True for ``python``, ``python3``, ``python3.11``, called by that name or being it."""
-        return any(_NAME.fullmatch(posixpath.basename(path)) for path in _names(program))
+        return any(_NAME.fullmatch(posixpath.basename(path)) for path in names_of(program))
 
     def libraries(self, view: RootView, program: Program, *, environment: Mapping[str, str]) -> ServiceLibraries:
         """Find the trees by CPython's own landmarks.
@@ -58,13 +58,9 @@ class Python:
         return collect(view, wanted, links=_missing_links(view, program))
 
 
-def _names(program: Program) -> list[str]:
-    return [program.path, program.trail.path, *(link.path for link in program.trail.links)]
-
-
 def _virtual_environments(view: RootView, program: Program) -> Iterator[tuple[str, str]]:
     """Yield the root of each virtual environment that the interpreter is called through, and its ``home``."""
-    for directory in dict.fromkeys(posixpath.dirname(path) for path in _names(program)):
+    for directory in dict.fromkeys(posixpath.dirname(path) for path in names_of(program)):
         for root in (directory, posixpath.dirname(directory)):
             trail = find(view, posixpath.join(root, "pyvenv.cfg"))
             if trail is None or trail.entry.type is not EntryType.FILE:
@@ -110,7 +106,7 @@ def _version(program: Program) -> str | None:
         match = _LIBRARY.match(name)
         if match is not None:
             return match["version"]
-    for path in _names(program):
+    for path in names_of(program):
         match = _NAME.fullmatch(posixpath.basename(path))
         if match is not None and match["version"] and "." in match["version"]:
             return match["version"]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from sconify.image.model import Entry, EntryType
 from sconify.program.binary import Program
+from sconify.program.closure import SHARED_OBJECT
 from sconify.program.view import RootView, Trail, find
-
-_SHARED_OBJECT = re.compile(r"\.so(\.\d+)*$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +36,13 @@ class ServiceLibraries:
 class Service(Protocol):
     """One kind of interpreter."""
 
-    name: str
-    description: str
-    """What is taken along, in one line, for ``--help``."""
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+    @property
+    def description(self) -> str:
+        """What is taken along, in one line, for ``--help``."""
 
     def recognises(self, view: RootView, program: Program) -> bool:
         """True if ``program`` is of this kind, by its name or by what it holds."""
@@ -53,6 +55,11 @@ class Service(Protocol):
             program: A program that :meth:`recognises` accepts.
             environment: The image's environment.
         """
+
+
+def names_of(program: Program) -> list[str]:
+    """Return every path by which the program was asked for, its own included."""
+    return [program.path, program.trail.path, *(link.path for link in program.trail.links)]
 
 
 def collect(view: RootView, wanted: Iterable[tuple[str, str]], *, links: tuple[Entry, ...] = ()) -> ServiceLibraries:
@@ -87,7 +94,7 @@ def collect(view: RootView, wanted: Iterable[tuple[str, str]], *, links: tuple[E
         trees.add(top)
         above.update(_upwards(top))
         for entry in view.walk(top):
-            if entry.type is EntryType.FILE and _SHARED_OBJECT.search(entry.path):
+            if entry.type is EntryType.FILE and SHARED_OBJECT.search(entry.path):
                 modules[entry.path] = entry
             elif entry.type is EntryType.SYMLINK:
                 pending.append((entry.path, f"a link in {top} leads there"))
