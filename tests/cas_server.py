@@ -179,6 +179,15 @@ class RunningCas:
     log: Path
 
     @property
+    def key(self) -> str:
+        """SHA-256 of the CAS key's SubjectPublicKeyInfo, in hex digits."""
+        return next(line for line in self.output if line.startswith("CAS key: ")).split()[2]
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events of the audit log."""
+        return [json.loads(line) for line in (self.state_dir / "audit.jsonl").read_text().splitlines()]
+
+    @property
     def client_port(self) -> int:
         return int(next(line for line in self.output if line.startswith("Client API")).rpartition(":")[2])
 

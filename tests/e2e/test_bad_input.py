@@ -140,12 +140,22 @@ def test_a_cas_that_can_not_be_reached(refused: Attempt) -> None:
     assert "--cas" in message
 
 
-def test_a_cas_with_another_key_than_before(refused: Attempt, home: dict[str, str], cas_of: Callable[..., str]) -> None:
+def test_a_cas_with_another_key_than_before(
+    refused: Attempt, home: dict[str, str], cas_of: Callable[..., str], tmp_path: Path
+) -> None:
     address = cas_of("first")
-    attest = run(str(COMMANDS / "sconify"), "cas", "attest", "--only_for_testing-debug", address, env=home)
+    records = str(tmp_path / "records.json")
+    attest = run(
+        str(COMMANDS / "sconify"),
+        "cas",
+        "attest",
+        "--only_for_testing-debug",
+        address,
+        env={**home, "SCONE_CLI_CONFIG": records},
+    )
     assert "is trustworthy" in attest.stdout
     assert cas_of("second") == address
-    message = refused(PYTHON, COMMAND, f"--cas={address}", "--cas-debug", code=UNTRUSTED)
+    message = refused(PYTHON, COMMAND, f"--cas={address}", "--cas-debug", code=UNTRUSTED, SCONE_CLI_CONFIG=records)
     assert "key" in message
     assert address in message
 

@@ -6,8 +6,6 @@ where the server's mode and the policy both allow it (``sconify.attestation.judg
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
 from dataclasses import dataclass
@@ -15,7 +13,9 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from sconify.attestation.evidence import PROOF, VerifiedEvidence
+from sconify.attestation.evidence import VerifiedEvidence
+from sconify.attestation.members import Members, base64url
+from sconify.attestation.proof import PROOF
 from sconify.errors import UntrustedDataError
 from sconify.policy.canonical import canonical_json
 
@@ -26,7 +26,7 @@ _SIGNING_KEY = Ed25519PrivateKey.from_private_bytes(
     hashlib.sha256(b"sconify simulated platform: anybody can forge this").digest()
 )
 _VERIFYING_KEY = _SIGNING_KEY.public_key()
-_MEMBERS = {"kind", "version", "measurement", "report_data", "debug", "issued_at", "signature"}
+_MEMBERS = {"measurement", "report_data", "debug", "issued_at", "signature"}
 _LATEST = 2**53  # the largest integer that every JSON reader keeps exact
 
 
@@ -53,24 +53,14 @@ class SimulatedEvidence:
         Raises:
             UntrustedDataError: A member is missing, unknown, or not of the form that the protocol gives.
         """
-        if not isinstance(data, dict):
-            raise UntrustedDataError(f"simulated evidence: got {type(data).__name__}, expected an object")
-        for name in sorted(_MEMBERS - data.keys()):
-            raise UntrustedDataError(f'simulated evidence: member "{name}" is missing')
-        if len(data) != len(_MEMBERS):
-            raise UntrustedDataError("simulated evidence: it has members that this version does not know")
-        for name, expected in (("kind", KIND), ("version", _VERSION), ("debug", True)):
-            # The simulated platform is never anything but debug.
-            if type(data[name]) is not type(expected) or data[name] != expected:
-                raise UntrustedDataError(f'simulated evidence: member "{name}" is not {expected!r}')
-        issued_at = data["issued_at"]
-        if type(issued_at) is not int or not 0 <= issued_at <= _LATEST:
-            raise UntrustedDataError('simulated evidence: member "issued_at" is no time in seconds')
+        members = Members(data, kind=KIND, version=_VERSION, names=_MEMBERS)
+        # The simulated platform is never anything but debug.
+        members.require("debug", True)
         return cls(
-            measurement=_hex(data, "measurement", 32),
-            report_data=_hex(data, "report_data", 64),
-            issued_at=issued_at,
-            signature=_signature(data["signature"]),
+            measurement=members.hex("measurement", 32),
+            report_data=members.hex("report_data", 64),
+            issued_at=members.integer("issued_at", largest=_LATEST),
+            signature=members.base64url("signature", size=64),
         )
 
     def verify(self, *, expected_report_data: bytes) -> VerifiedEvidence:
@@ -109,8 +99,7 @@ def issue(*, measurement: bytes, report_data: bytes, issued_at: int) -> dict[str
         The JSON object of the protocol.
     """
     members = _members(measurement=measurement, report_data=report_data, issued_at=issued_at)
-    signature = base64.urlsafe_b64encode(_SIGNING_KEY.sign(_message(members)))
-    return {**members, "signature": signature.rstrip(b"=").decode()}
+    return {**members, "signature": base64url(_SIGNING_KEY.sign(_message(members)))}
 
 
 def _members(*, measurement: bytes, report_data: bytes, issued_at: int) -> dict[str, str | int | bool]:
@@ -126,25 +115,3 @@ def _members(*, measurement: bytes, report_data: bytes, issued_at: int) -> dict[
 
 def _message(members: dict[str, str | int | bool]) -> bytes:
     return _DOMAIN + canonical_json(members)
-
-
-def _hex(data: dict[object, object], name: str, size: int) -> bytes:
-    text = data[name]
-    if isinstance(text, str) and len(text) == 2 * size and text == text.lower():
-        try:
-            return binascii.unhexlify(text)
-        except ValueError:
-            pass
-    raise UntrustedDataError(f'simulated evidence: member "{name}" is not {2 * size} lower-case hex digits')
-
-
-def _signature(text: object) -> bytes:
-    if isinstance(text, str) and len(text) == 86:
-        try:
-            raw = base64.b64decode(text + "==", altchars=b"-_", validate=True)
-        except ValueError:
-            raw = b""
-        # Base64 leaves spare bits in the last digit: only one spelling is the evidence.
-        if base64.urlsafe_b64encode(raw).rstrip(b"=") == text.encode():
-            return raw
-    raise UntrustedDataError('simulated evidence: member "signature" is not 64 bytes in base64url without padding')

@@ -136,7 +136,12 @@ def stop_embedded(state_dir: Path | None = None) -> bool:
 
 
 def _start(state_dir: Path, addresses: tuple[str, ...], ports: Ports) -> State:
-    las_arguments = ["las", "serve", *(f"--listen={address}:{ports.las}" for address in addresses)]
+    las_arguments = [
+        "las",
+        "serve",
+        "--provider=simulated",
+        *(f"--listen={address}:{ports.las}" for address in addresses),
+    ]
     cas_arguments = [
         *("cas", "serve", "--debug", f"--state-dir={state_dir / 'cas'}"),
         f"--client-listen={_LOOPBACK}:{ports.client}",

@@ -22,6 +22,7 @@ from joserfc import jwe, jws
 from joserfc.jwk import ECKey
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from sconify.attestation.authorities import Authorities
 from sconify.attestation.evidence import VerifiedEvidence, service_report_data
 from sconify.attestation.judge import Mode, judge
 from sconify.attestation.verify import verify_evidence
@@ -32,7 +33,7 @@ from sconify.cas.keys import CasKey
 from sconify.cas.nonces import Nonces
 from sconify.cas.sealing import Sealer
 from sconify.cas.store import Store
-from sconify.errors import SconifyError, UntrustedDataError
+from sconify.errors import SconifyError, ServiceError, UntrustedDataError
 from sconify.policy.fields import MAX_NAME, MAX_SESSION_NAME
 
 _TOKEN_PLACE = ("session token",)
@@ -105,15 +106,26 @@ class Release:
         catalog: The sessions.
         key: The CAS key, which signs configurations.
         mode: Whether this CAS takes evidence that proves nothing.
-        audit: Where it is written who got what.
+        audit: Where it is written who got what, and why others did not.
+        authorities: What evidence of hardware is verified against; None refuses it.
     """
 
-    def __init__(self, store: Store, *, catalog: Catalog, key: CasKey, mode: Mode, audit: AuditLog) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        catalog: Catalog,
+        key: CasKey,
+        mode: Mode,
+        audit: AuditLog,
+        authorities: Authorities | None = None,
+    ) -> None:
         self._nonces = Nonces(store)
         self._catalog = catalog
         self._key = key
         self._mode = mode
         self._audit = audit
+        self._authorities = authorities
         self._tokens = Sealer(store.master_key, purpose="session token")
 
     def challenge(self, request: ChallengeRequest) -> bytes:
@@ -131,8 +143,11 @@ class Release:
             NotFoundError: There is no such service.
             ServiceError: The store or the audit log failed.
         """
-        self._nonces.accept(request.nonce, config_id=request.config_id)
-        recipient = _public_key(request.public_key)
+        try:
+            self._nonces.accept(request.nonce, config_id=request.config_id)
+            recipient = _public_key(request.public_key)
+        except UntrustedDataError as error:
+            raise self._refusal(request, error) from None
         session_name, _, service_name = request.config_id.rpartition("/")
         session = self._catalog.latest(session_name)
         configuration = session.configuration(service_name) if session is not None else None
@@ -142,10 +157,9 @@ class Release:
                 remedy="set SCONE_CONFIG_ID to SESSION/SERVICE of a session of this CAS",
             )
         try:
-            evidence = self._check(request, session, service_name)
+            evidence, tolerated = self._check(request, session, service_name)
         except SconifyError as error:
-            self._audit.record("service refused", config_id=request.config_id, reason=error.what)
-            raise
+            raise self._refusal(request, error) from None
         run = secrets.token_hex(8)
         self._audit.record(
             "service attested",
@@ -153,6 +167,7 @@ class Release:
             session_version=session.stored.version,
             evidence=evidence.kind if evidence else "none",
             measurement=evidence.measurement.hex() if evidence else None,
+            tolerated=", ".join(tolerated) or None,
             run=run,
         )
         payload = configuration.payload(config_id=request.config_id, nonce=_base64url(request.nonce))
@@ -176,8 +191,29 @@ class Release:
             raise UnauthenticatedError("the session token is not one of this CAS") from None
         self._audit.record("service exited", **session, status=request.status, signal=request.signal)
 
-    def _check(self, request: AttestRequest, session: LoadedSession, service_name: str) -> VerifiedEvidence | None:
-        """Verify and judge; None means that the policy asks for no evidence."""
+    def _refusal(self, request: AttestRequest, error: SconifyError) -> SconifyError:
+        """Record why somebody gets nothing, and return what he is told.
+
+        In production mode all refusals are one: a host that tries what it can must not learn which check it failed.
+        """
+        kind = request.evidence.get("kind")
+        self._audit.record(
+            "service refused",
+            config_id=request.config_id,
+            evidence=kind[:20] if isinstance(kind, str) else None,
+            reason=error.what,
+        )
+        remedy = "ask its operator: the reason is in its audit log"
+        if self._mode is Mode.PRODUCTION and isinstance(error, UntrustedDataError):
+            return UntrustedDataError("this CAS does not accept the attestation", remedy=remedy)
+        if self._mode is Mode.PRODUCTION and isinstance(error, ServiceError):
+            return ServiceError("this CAS can't verify the attestation at present", remedy=remedy)
+        return error
+
+    def _check(
+        self, request: AttestRequest, session: LoadedSession, service_name: str
+    ) -> tuple[VerifiedEvidence | None, tuple[str, ...]]:
+        """Verify and judge; without evidence the policy asks for none. Returns also what is tolerated."""
         security = session.model.security
         service = session.model.service(service_name)
         if service is None:
@@ -188,13 +224,13 @@ class Release:
                     "check attestation mode: got none, expected hardware: this CAS is in production mode",
                     remedy="set security.attestation.mode of the policy to hardware, or use a CAS in debug mode",
                 )
-            return None
+            return None, ("attestation mode none",)
         expected = service_report_data(
             nonce=request.nonce, public_key=request.public_key.point, config_id=request.config_id
         )
-        evidence = verify_evidence(request.evidence, expected_report_data=expected)
-        judge(evidence, service=service, security=security, mode=self._mode)
-        return evidence
+        evidence = verify_evidence(request.evidence, expected_report_data=expected, authorities=self._authorities)
+        judgement = judge(evidence, service=service, security=security, mode=self._mode)
+        return evidence, judgement.tolerated
 
     def _seal(self, payload: bytes, recipient: ECKey) -> str:
         signed = jws.serialize_compact({"alg": "ES256", "jwk": self._key.jwk}, payload, self._key.signing)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from cryptography import x509
+
+from sconify.attestation.authorities import Authorities
 from sconify.attestation.judge import Mode
 from sconify.cas.api import ClientApi, EnclaveApi
 from sconify.cas.audit import AuditLog
 from sconify.cas.catalog import Catalog
+from sconify.cas.collateral import Collateral, Fetcher
 from sconify.cas.keys import CasKey, load_cas_key
 from sconify.cas.master_key import FileMasterKey, MasterKeyProvider
 from sconify.cas.release import Release
@@ -26,6 +31,8 @@ class Cas:
         state_dir: Where it keeps everything; made if it does not exist.
         mode: Debug accepts simulated evidence where a policy tolerates it, production never.
         master_key: Gives the key of the store; None: ``master.key`` in the state directory.
+        fetcher: Fetches collateral of hardware; None: what it needs must be imported.
+        test_roots: Roots that are trusted besides the manufacturers', for tests: in debug mode only.
 
     Raises:
         UserError: The master key is missing or is another store's; the store is that of a CAS in the other mode.
@@ -36,14 +43,31 @@ class Cas:
     client_api: ClientApi
     enclave_api: EnclaveApi
 
-    def __init__(self, state_dir: Path, *, mode: Mode, master_key: MasterKeyProvider | None = None) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        mode: Mode,
+        master_key: MasterKeyProvider | None = None,
+        fetcher: Fetcher | None = None,
+        test_roots: Sequence[x509.Certificate] = (),
+    ) -> None:
+        if test_roots and mode is Mode.PRODUCTION:
+            raise UserError(
+                "test roots are not for a CAS in production mode",
+                remedy="leave --test-root out, or start it with --debug",
+            )
         self._store = Store(state_dir, master_key=master_key or FileMasterKey(state_dir / MASTER_KEY_FILE))
         self._audit = AuditLog(state_dir / AUDIT_LOG)
         self.key = load_cas_key(self._store)
         self._require_mode(mode)
         catalog = Catalog(self._store)
         sessions = Sessions(self._store, catalog=catalog, audit=self._audit)
-        release = Release(self._store, catalog=catalog, key=self.key, mode=mode, audit=self._audit)
+        self.collateral = Collateral(self._store, fetcher=fetcher, test_roots=test_roots)
+        authorities = Authorities(self.collateral, test_roots=test_roots)
+        release = Release(
+            self._store, catalog=catalog, key=self.key, mode=mode, audit=self._audit, authorities=authorities
+        )
         self.client_api = ClientApi(sessions, key=self.key, mode=mode)
         self.enclave_api = EnclaveApi(release)
         self._audit.record("cas started", mode=mode.value, key=self.key.key_hash)

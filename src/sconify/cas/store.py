@@ -25,7 +25,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sconify.cas.errors import ConflictError
 from sconify.cas.master_key import MasterKeyProvider
 from sconify.cas.sealing import Authenticator, Sealer
-from sconify.cas.tables import keys, session_versions, used_nonces
+from sconify.cas.tables import collateral, keys, session_versions, used_nonces
 from sconify.errors import ServiceError, UntrustedDataError, UserError
 from sconify.policy.substitution import SecretValue
 
@@ -158,6 +158,42 @@ class Store:
         """Drop used nonces that are too old to be accepted anyway (seconds since 1970)."""
         with _reported("the store"), self._fast.connect() as connection:
             connection.execute(used_nonces.delete().where(used_nonces.c.expires_at < expired_before))
+
+    def document(self, name: str) -> bytes | None:
+        """Return a document of collateral, or None."""
+        found = self._document(name)
+        return None if found is None else found[1]
+
+    def documents(self) -> list[str]:
+        """Return the names of all documents of collateral."""
+        with _reported("the store"), self._fast.connect() as connection:
+            return list(connection.execute(sa.select(collateral.c.name)).scalars())
+
+    def replace_document(self, name: str, *, old: bytes | None, new: bytes) -> bool:
+        """Keep a document of collateral if what is kept is ``old``; False if it is something else by now."""
+        found = self._document(name)
+        version, content = found if found is not None else (0, None)
+        if content != old:
+            return False
+        sealed = self._sealer.seal(new, place=("collateral", name, str(version + 1)))
+        values = {"version": version + 1, "sealed_content": sealed}
+        try:
+            with _reported("the store"), self._durable.begin() as connection:
+                if found is None:
+                    connection.execute(collateral.insert().values(name=name, **values))
+                    return True
+                update = collateral.update().where(collateral.c.name == name, collateral.c.version == version)
+                return bool(connection.execute(update.values(**values)).rowcount)
+        except IntegrityError:
+            return False
+
+    def _document(self, name: str) -> tuple[int, bytes] | None:
+        query = sa.select(collateral.c.version, collateral.c.sealed_content).where(collateral.c.name == name)
+        with _reported("the store"), self._fast.connect() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            return None
+        return row.version, self._sealer.open(row.sealed_content, place=("collateral", name, str(row.version)))
 
     def _load(self, name: str, condition: sa.ColumnElement[bool]) -> StoredSession | None:
         query = sa.select(session_versions).where(session_versions.c.name == name, condition)

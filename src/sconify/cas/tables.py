@@ -34,3 +34,13 @@ used_nonces = Table(
     Column("nonce", LargeBinary, primary_key=True),
     Column("expires_at", BigInteger, nullable=False, index=True),
 )
+
+collateral = Table(
+    "collateral",
+    metadata,
+    Column("name", Text, primary_key=True),
+    # Counts replacements: of two that race, one sees that the other was first.
+    Column("version", BigInteger, nullable=False),
+    # It is no secret; sealed, the owner of the database can't replace a document by an older one of another name.
+    Column("sealed_content", LargeBinary, nullable=False),
+)

@@ -13,7 +13,9 @@ from sconify.cli.lazy import LazyGroup
 from sconify.errors import UserError
 
 
-@click.group(cls=LazyGroup, lazy={"serve": "sconify.cli.cas_serve:serve"})
+@click.group(
+    cls=LazyGroup, lazy={"collateral": "sconify.cli.cas_collateral:collateral", "serve": "sconify.cli.cas_serve:serve"}
+)
 def cas() -> None:
     """Configuration and attestation service: keeps sessions, and gives them to services that prove what they are."""
 

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import click
 
+from sconify.attestation.authorities import parse_test_roots
 from sconify.attestation.judge import Mode
+from sconify.cas.collateral import renew_for_ever
+from sconify.cas.collateral_fetch import AMD_KDS, INTEL_PCS, HttpFetcher
 from sconify.cas.master_key import FileMasterKey
 from sconify.cas.server import Address, CasServer
 from sconify.cas.service import Cas
@@ -70,6 +73,29 @@ class _AddressType(click.ParamType[Address]):
     type=click.Path(dir_okay=False, path_type=Path),
     help="Key that encrypts the store; made at first start.  [default: master.key in the state directory]",
 )
+@click.option(
+    "--pcs",
+    metavar="URL",
+    default=INTEL_PCS,
+    show_default=True,
+    help="Intel's PCS or a PCCS: where collateral is from.",
+)
+@click.option(
+    "--kds",
+    metavar="URL",
+    default=AMD_KDS,
+    show_default=True,
+    help="AMD's KDS or a mirror: where certificates are from.",
+)
+@click.option("--no-fetch", is_flag=True, help="Fetch no collateral: use what `sconify cas collateral import` took in.")
+@click.option(
+    "--test-root",
+    "test_root_files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="PEM file with roots that are trusted as Intel's and AMD's are; for tests, with --debug only.",
+)
 @click.option("--ready-fd", type=click.IntRange(min=1), help="Write a line to this descriptor when the CAS serves.")
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only, not each request.")
 def serve(
@@ -79,6 +105,10 @@ def serve(
     enclave_listen: tuple[Address, ...],
     debug: bool,
     master_key_file: Path | None,
+    pcs: str,
+    kds: str,
+    no_fetch: bool,
+    test_root_files: tuple[Path, ...],
     ready_fd: int | None,
     quiet: bool,
 ) -> None:
@@ -96,7 +126,14 @@ def serve(
         signal.signal(number, lambda *_: stop.set())
     mode = Mode.DEBUG if debug else Mode.PRODUCTION
     provider = FileMasterKey(master_key_file) if master_key_file is not None else None
-    cas = Cas(state_dir, mode=mode, master_key=provider)
+    cas = Cas(
+        state_dir,
+        mode=mode,
+        master_key=provider,
+        fetcher=None if no_fetch else HttpFetcher(pcs=pcs, kds=kds),
+        test_roots=[root for file in test_root_files for root in parse_test_roots(file.read_bytes(), name=str(file))],
+    )
+    threading.Thread(target=renew_for_ever, args=[cas.collateral, stop], name="collateral", daemon=True).start()
     try:
         with CasServer(cas, client_addresses=client_listen, enclave_addresses=enclave_listen) as server:
             click.echo(f"CAS key hash: {cas.key.key_hash}")

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import click
 
+from sconify.attestation import simulated, vm
 from sconify.errors import UserError
+from sconify.las.provider import Provider
 from sconify.las.request import DEFAULT_PORT, LasAddress
 from sconify.las.server import LasServer
 from sconify.las.simulated import SimulatedProvider
+from sconify.las.tsm import Tsm
+from sconify.las.vm import VmProvider
 
 _WARNING = (
     "WARNING: this LAS gives SIMULATED evidence. Anybody can forge it: it proves NOTHING about this machine or what "
@@ -36,18 +40,36 @@ def las() -> None:
     help=f"TCP address to listen on; repeatable.  [default: 127.0.0.1:{DEFAULT_PORT}, without --socket]",
 )
 @click.option("--socket", "sockets", multiple=True, metavar="PATH", help="Unix socket to listen on; repeatable.")
+@click.option(
+    "--provider",
+    "provider_name",
+    type=click.Choice(["auto", vm.TDX, vm.SNP, simulated.KIND]),
+    default="auto",
+    show_default=True,
+    help="Whose evidence to give; auto takes this VM's hardware, else the simulated platform.",
+)
 @click.option("--debug", is_flag=True, help="Log connections that end without a request as well.")
 @click.option("--ready-fd", type=click.IntRange(min=1), help="Write a line to this descriptor when the LAS serves.")
-def serve(listen: tuple[str, ...], sockets: tuple[str, ...], debug: bool, ready_fd: int | None) -> None:
-    """Serve evidence of this host until SIGTERM or Ctrl-C."""
+def serve(
+    listen: tuple[str, ...], sockets: tuple[str, ...], provider_name: str, debug: bool, ready_fd: int | None
+) -> None:
+    """Serve evidence of this host until SIGTERM or Ctrl-C.
+
+    In a confidential VM it runs as root, and measures who asks: so only its unix sockets give evidence.
+    """
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.INFO,
         format="%(asctime)s las %(levelname)s %(message)s",
         stream=sys.stderr,
     )
+    provider = _provider(provider_name)
+    if provider.measures_callers and not sockets:
+        raise UserError(
+            f"{provider.kind} evidence is given over a unix socket only, for nobody else can be measured",
+            remedy="give --socket=PATH, and set SCONE_LAS_ADDR=unix:PATH where programs run",
+        )
     if not listen and not sockets:
         listen = (f"127.0.0.1:{DEFAULT_PORT}",)
-    provider = SimulatedProvider()
     server = LasServer([provider])
     shown = []
     for text in listen:
@@ -62,7 +84,8 @@ def serve(listen: tuple[str, ...], sockets: tuple[str, ...], debug: bool, ready_
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    click.echo(_WARNING, err=True)
+    if provider.kind == simulated.KIND:
+        click.echo(_WARNING, err=True)
     server.start()
     click.echo(f"LAS listens on {', '.join(shown)}; offers: {provider.kind} evidence", err=True)
     try:
@@ -72,3 +95,18 @@ def serve(listen: tuple[str, ...], sockets: tuple[str, ...], debug: bool, ready_
         ended.wait()
     finally:
         server.stop()
+
+
+def _provider(name: str) -> Provider:
+    tsm = Tsm()
+    offered = tsm.kind()
+    if name == "auto":
+        name = offered or simulated.KIND
+    if name == simulated.KIND:
+        return SimulatedProvider()
+    if offered != name:
+        raise UserError(
+            f"this host gives no {name} evidence: it offers {offered or 'none of hardware'}",
+            remedy="run `sconify platform info` to see why",
+        )
+    return VmProvider(name, tsm)

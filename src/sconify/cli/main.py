@@ -8,7 +8,7 @@ from sconify import __version__
 from sconify.cli.errors import run_command
 from sconify.cli.lazy import LazyGroup
 
-_GROUPS = {name: f"sconify.cli.{name}:{name}" for name in ("cas", "embedded", "las", "session")}
+_GROUPS = {name: f"sconify.cli.{name}:{name}" for name in ("attest", "cas", "embedded", "las", "platform", "session")}
 
 
 @click.group(cls=LazyGroup, lazy=_GROUPS, context_settings={"help_option_names": ["-h", "--help"]})

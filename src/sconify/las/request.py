@@ -13,7 +13,7 @@ from sconify.errors import ServiceError, UserError
 
 DEFAULT_PORT = 18766
 
-_MAX_ANSWER = 64 * 1024  # a TDX quote with its certificates has about 8 KiB, in JSON the double
+_MAX_ANSWER = 128 * 1024  # a quote has at most 32 KiB, in JSON a third more
 
 
 @dataclass(frozen=True)

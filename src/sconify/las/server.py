@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from sconify import __version__
-from sconify.errors import SconifyError, ServiceError
+from sconify.errors import SconifyError, ServiceError, UntrustedDataError
+from sconify.las.peer import measure_peer
 from sconify.las.provider import Provider
 
 MAX_LINE = 4096
@@ -150,7 +151,7 @@ class LasServer:
                 with self._lock:
                     if connection in self._connections:
                         self._connections.move_to_end(connection)
-                connection.sendall(json.dumps(self._answer(line, peer)).encode() + b"\n")
+                connection.sendall(json.dumps(self._answer(line, connection, peer)).encode() + b"\n")
         except _NoLineError as end:
             if end.reason:
                 _log.warning("%s: %s; closed", peer, end.reason)
@@ -181,7 +182,7 @@ class LasServer:
             raise _NoLineError(f"the request is longer than {MAX_LINE} bytes")
         return line, pending
 
-    def _answer(self, line: bytes, peer: str) -> Mapping[str, Any]:
+    def _answer(self, line: bytes, connection: socket.socket, peer: str) -> Mapping[str, Any]:
         try:
             request = json.loads(line)
         except (ValueError, RecursionError):
@@ -192,16 +193,20 @@ class LasServer:
             case {"op": "evidence", "report_data": str(data), "measurement": str(measurement), **rest} if (
                 not rest and re.fullmatch(r"[0-9a-f]{128}", data) and re.fullmatch(r"[0-9a-f]{64}", measurement)
             ):
-                return self._evidence(bytes.fromhex(data), bytes.fromhex(measurement), peer)
+                return self._evidence(bytes.fromhex(data), bytes.fromhex(measurement), connection, peer)
         _log.warning("%s: not a request", peer)
         return {
             "error": 'not a request: expected {"op": "info"}, or {"op": "evidence", "report_data": "<128 hex>", '
             '"measurement": "<64 hex>"}'
         }
 
-    def _evidence(self, report_data: bytes, measurement: bytes, peer: str) -> Mapping[str, Any]:
+    def _evidence(
+        self, report_data: bytes, measurement: bytes, connection: socket.socket, peer: str
+    ) -> Mapping[str, Any]:
         provider = self._providers[0]
         try:
+            if provider.measures_callers:
+                _check_measurement(connection, measurement)
             evidence = provider.evidence(report_data=report_data, measurement=measurement)
         except SconifyError as error:
             _log.warning("%s: no evidence: %s", peer, error)
@@ -216,6 +221,13 @@ class _NoLineError(Exception):
     def __init__(self, reason: str | None) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def _check_measurement(connection: socket.socket, claimed: bytes) -> None:
+    """Measure who asks; what it claims to be must be what it is."""
+    measured = measure_peer(connection).measurement
+    if measured != claimed:
+        raise UntrustedDataError(f"the caller claims to be {claimed.hex()}, but is {measured.hex()}")
 
 
 def _peer(connection: socket.socket) -> str:

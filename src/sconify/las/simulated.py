@@ -13,6 +13,7 @@ class SimulatedProvider:
     """Gives simulated evidence, which anybody can forge: it proves nothing about hardware."""
 
     kind = simulated.KIND
+    measures_callers = False
 
     def evidence(self, *, report_data: bytes, measurement: bytes) -> Mapping[str, Any]:
         """Return simulated evidence for whatever measurement the caller claims."""

@@ -6,63 +6,23 @@ expanded, hex is lower case, certificates are key hashes. Unknown keys are error
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from sconify.errors import UserError
 from sconify.policy import fields, substitution
+from sconify.policy.factors import Factor
 from sconify.policy.fields import invalid
+from sconify.policy.part import Part as _Part
+from sconify.policy.security import Security
 
 Location: TypeAlias = tuple[str | int, ...]
 
-Tolerance = Literal[
-    "debug-mode",
-    "hyperthreading",
-    "insecure-igpu",
-    "software-hardening-needed",
-    "aepic-leak",
-    "insecure-configuration",
-    "outdated-tcb",
-    "simulated-platform",
-]
-"""What a policy may put up with in a platform. ``simulated-platform`` is ours: no hardware at all."""
-
 DEFAULT_SECRET_SIZE = 20
 """Characters (ascii) or bytes (binary) of a generated secret whose size is not given."""
-
-
-class _Part(BaseModel):
-    """A part of a session: frozen, strict, and an unknown key is answered with the nearest known one."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, data: object) -> object:
-        if not isinstance(data, dict):
-            raise invalid(f"expected a mapping with the keys {', '.join(cls.model_fields)}")
-        for key in data:
-            if key not in cls.model_fields:
-                near = difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.5)
-                hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(cls.model_fields)}"
-                raise PydanticCustomError(
-                    "session_key", "{message}", {"message": f'unknown key "{key[:60]}": {hint}', "key": key}
-                )
-        return data
-
-
-class Factor(_Part):
-    """One alternative of what a service must prove; all of its members must hold.
-
-    Attributes:
-        mrenclave: The accepted measurements, 64 hex digits each.
-    """
-
-    mrenclave: Annotated[tuple[fields.Digest, ...], fields.one_or_more, Field(min_length=1)]
 
 
 class Service(_Part):
@@ -206,24 +166,6 @@ class AccessPolicy(_Part):
                 if word in grants and len(grants) > 1:
                     raise invalid(f"{word} must be the only entry of its list")
         return self
-
-
-class Attestation(_Part):
-    """How services are attested.
-
-    Attributes:
-        mode: ``hardware``, or ``none``: whoever asks gets the configuration (CAS in debug mode only).
-        tolerate: The weaknesses of a platform that are put up with.
-    """
-
-    mode: Literal["hardware", "none"] = "hardware"
-    tolerate: Annotated[tuple[Tolerance, ...], fields.as_list] = ()
-
-
-class Security(_Part):
-    """The security section; its defaults are the secure ones."""
-
-    attestation: Attestation = Attestation()
 
 
 class Session(_Part):

@@ -133,8 +133,29 @@ class LaunchManifest:
             variables={name: normal_variable(name, value) for name, value in variables.items()},
         )
 
-    def canonical_json(self) -> bytes:
-        """Return the manifest as canonical JSON: what stands in the section and is hashed."""
+    @classmethod
+    def parse(cls, content: bytes) -> LaunchManifest:
+        """Read a manifest.
+
+        Raises:
+            UntrustedDataError: It is not one that this version knows, or no canonical JSON.
+        """
+        try:
+            document = json.loads(content)
+            if document.pop("format") != FORMAT:
+                raise UntrustedDataError(f"the launch manifest is not of the format {FORMAT}")
+            mode = document.pop("mode")
+            if (root := document.get("file_system")) is not None:
+                document["file_system"] = EmbeddedRoot(**root)
+            manifest = cls(**document)
+        except (ValueError, RecursionError, AttributeError, KeyError, TypeError, UserError):
+            raise UntrustedDataError("the launch manifest is not one that this version knows") from None
+        if manifest.mode != mode or manifest.canonical_json() != content:
+            raise UntrustedDataError("the launch manifest is no canonical JSON, or of another mode")
+        return manifest
+
+    def document(self) -> dict[str, object]:
+        """Return the manifest as a JSON-ready document."""
         document: dict[str, object] = {
             "format": FORMAT,
             "mode": self.mode,
@@ -146,7 +167,11 @@ class LaunchManifest:
             document["cas_key"] = self.cas_key
         if self.file_system is not None:
             document["file_system"] = self.file_system.document()
-        return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        return document
+
+    def canonical_json(self) -> bytes:
+        """Return the manifest as canonical JSON: what stands in the section and is hashed."""
+        return json.dumps(self.document(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def measurement(manifest: LaunchManifest, *, environment: Mapping[str, str] | None = None) -> str:
@@ -159,9 +184,19 @@ def measurement(manifest: LaunchManifest, *, environment: Mapping[str, str] | No
     Raises:
         UserError: A variable of the environment has no value that the runtime accepts.
     """
-    given = environment or {}
-    variables = {name: normal_variable(name, given.get(name, value)) for name, value in manifest.variables.items()}
-    return hashlib.sha256(replace(manifest, variables=variables).canonical_json()).hexdigest()
+    return hashlib.sha256(with_variables(manifest, environment or {}).canonical_json()).hexdigest()
+
+
+def with_variables(manifest: LaunchManifest, environment: Mapping[str, str]) -> LaunchManifest:
+    """Return the manifest of a start: its variables have the values of the environment, where that has them.
+
+    Raises:
+        UserError: A variable of the environment has no value that the runtime accepts.
+    """
+    variables = {
+        name: normal_variable(name, environment.get(name, value)) for name, value in manifest.variables.items()
+    }
+    return replace(manifest, variables=variables)
 
 
 def normal_variable(name: str, value: str) -> str:
@@ -301,7 +336,9 @@ def _with_sections(
 
 
 def section_headers(elf: bytes, path: str) -> tuple[list[tuple[int, ...]], int]:
-    """Return the section headers of an ELF file, (name, type, flags, address, offset, size, …), and the number of the one of the names.
+    """Return the section headers of an ELF file and the number of the one of the names.
+
+    The fields of a header are those of ``Elf64_Shdr``: name, type, flags, address, offset, size, and so on.
 
     Raises:
         UntrustedDataError: The file is no 64-bit little-endian ELF file, or its table is not in it.

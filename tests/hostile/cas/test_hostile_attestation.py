@@ -219,7 +219,8 @@ def test_production_refuses_simulated_evidence_whatever_the_policy_says(
 ) -> None:
     client = Client.make(tmp_path / "c", production.client_port)
     assert client.upload(session_text(name, tolerate="[simulated-platform, debug-mode]")).status == 201
-    refused(production.enclave(f"{name}/web").attest(), "this CAS is in production mode")
+    refused(production.enclave(f"{name}/web").attest(), "this CAS does not accept the attestation")
+    assert "this CAS is in production mode" in last_reason(production)
     assert client.request(f"/v1/attest?nonce={'00' * 32}").body["mode"] == "production"
 
 
@@ -229,7 +230,41 @@ def test_production_releases_nothing_for_a_policy_without_attestation(
     client = Client.make(tmp_path / "c", production.client_port)
     text = session_text(name).replace("{tolerate: [simulated-platform]}", "{mode: none}")
     assert client.upload(text).status == 201
-    refused(production.enclave(f"{name}/web").attest(evidence={}), "this CAS is in production mode")
+    refused(production.enclave(f"{name}/web").attest(evidence={}), "this CAS does not accept the attestation")
+    assert "this CAS is in production mode" in last_reason(production)
+
+
+def test_production_tells_all_refusals_alike_and_records_each(
+    production: RunningCas, tmp_path: Path, name: str
+) -> None:
+    client = Client.make(tmp_path / "c", production.client_port)
+    assert client.upload(session_text(name)).status == 201
+    enclave = production.enclave(f"{name}/web")
+    nonce = enclave.challenge()
+    attempts: list[tuple[dict[str, Any], str]] = [
+        ({"nonce": nonce}, "check platform"),
+        ({"nonce": nonce}, "check nonce: it was used before"),
+        ({"nonce": encode(bytes(32))}, "check nonce: this CAS did not give it"),
+        ({"public_key": {**enclave.public_key, "y": encode(bytes(32))}}, "check public key"),
+        ({"evidence": {}}, "check kind"),
+        ({"evidence": {"kind": "tdx"}}, "tdx evidence: member"),
+        ({"evidence": {**enclave.evidence(nonce), "kind": "tdx"}}, "tdx evidence: member"),
+        ({"evidence": {**enclave.evidence(nonce), "kind": "snp"}}, "snp evidence: member"),
+        ({"evidence": {**enclave.evidence(nonce), "kind": "sgx"}}, "sgx evidence: member"),
+    ]
+    answers = set()
+    for changes, reason in attempts:
+        answer = enclave.attest(**changes)
+        refused(answer, "this CAS does not accept the attestation")
+        answers.add(json.dumps(answer.body))
+        assert reason in last_reason(production)
+    assert len(answers) == 1
+
+
+def last_reason(cas: RunningCas) -> str:
+    """The reason of the last refusal in the audit log."""
+    events = [json.loads(line) for line in (cas.state_dir / "audit.jsonl").read_text().splitlines()]
+    return str([event for event in events if event["event"] == "service refused"][-1]["reason"])
 
 
 def test_two_processes_on_one_store_accept_a_nonce_once(

@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sconify.attestation.evidence import PROOF, VerifiedEvidence, cas_report_data, service_report_data
+from sconify.attestation.evidence import VerifiedEvidence, cas_report_data, service_report_data
+from sconify.attestation.proof import PROOF
 from sconify.attestation.simulated import SimulatedEvidence, issue
 from sconify.attestation.verify import verify_evidence
 from sconify.errors import BugError, UntrustedDataError

@@ -23,6 +23,7 @@ DATA, MEASUREMENT = bytes(range(64)), bytes(range(32))
 
 class BrokenProvider:
     kind = "broken"
+    measures_callers = False
 
     def evidence(self, *, report_data: bytes, measurement: bytes) -> Mapping[str, Any]:
         raise ServiceError("the device is gone")

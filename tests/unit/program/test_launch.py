@@ -113,7 +113,6 @@ def test_digest_leaves_out_the_section_table_only() -> None:
         {"runtime": "AB" * 32},
         {"runtime": ""},
         {"cas_key": "ab"},
-        {"mode": "binary-fs"},
         {"variables": {"SCONE_HEAP": "1G"}},
         {"variables": {"SCONE_MODE": "sim"}},
     ],
