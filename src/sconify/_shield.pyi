@@ -31,13 +31,26 @@ class Builder:
             reason: Why, for people.
         """
 
+    def digest_chunks(self) -> None:
+        """Let ``finish`` compute ``Built.digests``."""
+
+    def use_cache(self, directory: str, key: bytes) -> None:
+        """Let a directory remember how contents compress; the result is the same with and without.
+
+        Args:
+            directory: An existing directory, for files of the cache alone. What can't be read or written there is
+                passed over.
+            key: What the entries are encrypted under, 32 bytes.
+        """
+
     def add_pack(self, name: bytes, image_path: bytes, output: str) -> int:
         """Declare a pack and return its number.
 
         Args:
             name: The pack's name, unique: the prefix of its region.
             image_path: Where it will stand in the image.
-            output: The file that ``finish`` creates.
+            output: The file that ``finish`` creates. Packs one after the other may name the same one: then it
+                has all of them, in order and without gaps.
         """
 
     def add_entry(
@@ -110,8 +123,15 @@ class Built:
         """By number: name, bytes stored, bytes of content, files (hard links once), chunks."""
 
     @property
+    def digests(self) -> bytes:
+        """SHA-256 of each chunk as it is stored, pack after pack; empty unless ``digest_chunks`` asked for it."""
+
+    @property
     def entries(self) -> int:
         """How many entries the index has."""
+
+def key_commitment(key: bytes) -> bytes:
+    """Return 32 bytes that only this file system key has, and that tell nothing about it."""
 
 @final
 class Index:
