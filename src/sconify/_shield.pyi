@@ -151,6 +151,21 @@ class Index:
             OSError: If the file can't be read.
         """
 
+    @staticmethod
+    def embedded(index: bytes, key: bytes, *, file: str, offset: int, digests: bytes) -> Index:
+        """Verify and read an index that is embedded in a binary, whose root tag is that of the index itself.
+
+        Args:
+            index: The index.
+            key: The file system key, 32 bytes.
+            file: The binary.
+            offset: Where its packs begin.
+            digests: SHA-256 of each chunk, pack after pack.
+
+        Raises:
+            ShieldError: If the index does not authenticate or is malformed, or there is not one digest for each chunk.
+        """
+
     def paths(self) -> list[bytes]:
         """Return all paths, sorted."""
 
@@ -173,6 +188,8 @@ class Index:
 
     def read(self, path: bytes, root: str) -> bytes:
         """Return the verified content of a file, read beneath the directory ``root`` that stands for the image's root.
+
+        Of an embedded index, contents are in the binary, and ``root`` has no meaning.
 
         Raises:
             KeyError: If the index does not list the path.

@@ -8,10 +8,11 @@ from sconify import __version__
 from sconify.cli.errors import run_command
 from sconify.cli.lazy import LazyGroup
 
-_GROUPS = {name: f"sconify.cli.{name}:{name}" for name in ("attest", "cas", "embedded", "las", "platform", "session")}
+_NAMES = ("attest", "cas", "embedded", "las", "measure", "platform", "session")
+_COMMANDS = {**{name: f"sconify.cli.{name}:{name}" for name in _NAMES}, "files": "sconify.cli.measure:files"}
 
 
-@click.group(cls=LazyGroup, lazy=_GROUPS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 def sconify() -> None:
     """Confidential containers: services, sessions and their attestation. Images are converted by `sconify_image`."""
 
