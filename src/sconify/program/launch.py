@@ -28,6 +28,7 @@ VARIABLES = ("SCONE_ALLOW_DLOPEN", "SCONE_FORK", "SCONE_HEAP", "SCONE_STACK")
 """The start-up variables that can be measured."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_NO_DIGEST = "0" * 64
 _SIZE = re.compile(r"([0-9]+)([kKmMgG]?)", re.ASCII)
 _SHIFT = {"": 0, "k": 10, "m": 20, "g": 30}
 
@@ -48,8 +49,8 @@ class EmbeddedRoot:
 
     commitment: str
     """What only the right file system key has, 64 lower-case hex digits."""
-    digest: str = "0" * 64
-    """SHA-256 of all that stands between the manifest and the packs, 64 lower-case hex digits."""
+    digest: str = _NO_DIGEST
+    """What ``embedded_digest`` returns, 64 lower-case hex digits."""
     key: str | None = None
     """The file system key itself, where everybody may read the files."""
 
@@ -274,16 +275,25 @@ def embedding_binary(runtime: Path, manifest: LaunchManifest, files: EmbeddedFil
             (SECTION, manifest.canonical_json()), (INDEX_SECTION, files.index), (DIGESTS_SECTION, files.digests)
         ]  # fmt: skip
         binary, end = _with_sections(original, runtime, contents, packs_size=files.packs_size)
-        root = replace(root, digest=embedded_digest(binary, end))
+        root = replace(root, digest=embedded_digest(manifest, binary, end))
     return manifest, binary
 
 
-def embedded_digest(head: bytes, start: int) -> str:
-    """Return the digest of an embedded file system: of what stands from ``start``, the manifest's end, to the packs."""
+def embedded_digest(manifest: LaunchManifest, head: bytes, end: int) -> str:
+    """Return the digest of an embedded file system: of all that stands before the packs and is not of the runtime.
+
+    Args:
+        manifest: The manifest; it counts as if the digest in it were zeros.
+        head: The binary up to its packs.
+        end: Where the manifest ends in it.
+    """
+    root = manifest.file_system
+    assert root is not None
     digest = hashlib.sha256()
     for changed in _SECTION_TABLE_FIELDS:
         digest.update(head[changed])
-    digest.update(memoryview(head)[start:])
+    digest.update(replace(manifest, file_system=replace(root, digest=_NO_DIGEST)).canonical_json())
+    digest.update(memoryview(head)[end:])
     return digest.hexdigest()
 
 

@@ -82,7 +82,7 @@ def measure_binary(file: BinaryIO, *, environment: Mapping[str, str]) -> Measure
         index = head[places[INDEX_SECTION].start : places[INDEX_SECTION].stop]
         digests = head[places[DIGESTS_SECTION].start : places[DIGESTS_SECTION].stop]
         packs = places[PACKS_SECTION]
-        digest = embedded_digest(head, manifest_place.stop)
+        digest = embedded_digest(manifest, head, manifest_place.stop)
         document["file_system"] = {
             **manifest.file_system.document(), "digest": _counted(manifest.file_system.digest, digest)
         }  # fmt: skip

@@ -56,8 +56,24 @@ pub struct EmbeddedSections<'a> {
     pub digests: &'a [u8],
     /// Where the packs stand in the file: up to its end.
     pub packs: Range<u64>,
-    /// SHA-256 of all that stands between the manifest and the packs, see docs/protocol.md section 1.
-    pub digest: [u8; 32],
+    /// The header fields that lead to the sections.
+    fields: [&'a [u8]; 2],
+    /// All that stands between the manifest and the packs.
+    rest: &'a [u8],
+}
+
+impl EmbeddedSections<'_> {
+    /// SHA-256 of all that stands before the packs and is not of the runtime, see docs/protocol.md section 1; `manifest` is the one whose own digest is zeros.
+    pub fn digest(&self, manifest: &[u8]) -> [u8; 32] {
+        let [first, second] = self.fields;
+        let mut context = Context::new(&SHA256);
+        for part in [first, second, manifest, self.rest] {
+            context.update(part);
+        }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(context.finish().as_ref());
+        digest
+    }
 }
 
 /// How much of a file [`read`] needs, by its ELF header: everything up to the packs, or all of it.
@@ -117,12 +133,12 @@ pub fn read(head: &[u8]) -> Result<Sections<'_>, ElfError> {
                     "the sections of the embedded file system are not where they belong",
                 ));
             }
-            let measured = bytes(&(manifest.end..packs.start)).ok_or_else(outside)?;
             Some(EmbeddedSections {
                 index: bytes(&index).ok_or_else(outside)?,
                 digests: bytes(&digests).ok_or_else(outside)?,
+                fields: CHANGED_FIELDS.map(|field| &head[field]),
+                rest: bytes(&(manifest.end..packs.start)).ok_or_else(outside)?,
                 packs,
-                digest: digest_of_embedded(head, measured),
             })
         }
         _ => return Err(broken("a section of the embedded file system is missing")),
@@ -132,17 +148,6 @@ pub fn read(head: &[u8]) -> Result<Sections<'_>, ElfError> {
         runtime: digest(before),
         embedded,
     })
-}
-
-fn digest_of_embedded(head: &[u8], measured: &[u8]) -> [u8; 32] {
-    let mut context = Context::new(&SHA256);
-    for field in CHANGED_FIELDS {
-        context.update(&head[field]);
-    }
-    context.update(measured);
-    let mut digest = [0; 32];
-    digest.copy_from_slice(context.finish().as_ref());
-    digest
 }
 
 fn digest(before: &[u8]) -> [u8; 32] {

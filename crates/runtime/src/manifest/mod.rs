@@ -119,11 +119,12 @@ impl Manifest {
     ) -> Result<(Self, Option<EmbeddedFiles>), ManifestError> {
         let sections = elf::read(head)?;
         let mut fields = Fields::parse(sections.manifest)?;
+        let undigested = fields.undigested();
         fields.runtime = counted(&fields.runtime, &sections.runtime);
         fields.variables = fields.variables.overridden(environment)?;
         let embedded = match (&mut fields.file_system, sections.embedded) {
             (Some(file_system), Some(embedded)) => {
-                file_system.digest = counted(&file_system.digest, &embedded.digest);
+                file_system.digest = counted(&file_system.digest, &embedded.digest(&undigested));
                 let digests = embedded.digests.chunks_exact(SHA256.output_len());
                 if !digests.remainder().is_empty() {
                     return Err(ElfError::Malformed("the digests have a part of one".into()).into());
@@ -265,6 +266,15 @@ impl Fields {
         }
         fields.variables.check()?;
         Ok(fields)
+    }
+
+    /// The manifest whose digest of the embedded file system is zeros, as that is taken.
+    fn undigested(&self) -> Vec<u8> {
+        let mut fields = self.clone();
+        if let Some(file_system) = &mut fields.file_system {
+            file_system.digest = "0".repeat(64);
+        }
+        fields.canonical()
     }
 
     fn canonical(&self) -> Vec<u8> {

@@ -83,6 +83,54 @@ fn every_changed_byte_before_the_section_table_changes_the_measurement_or_is_ref
 }
 
 #[test]
+fn every_changed_byte_before_embedded_packs_changes_the_measurement_or_is_refused() {
+    let vectors = vectors();
+    let embedded = vectors
+        .iter()
+        .filter(|vector| vector.manifest.contains("binary-fs"));
+    for vector in embedded {
+        let binary = BASE64_STANDARD.decode(&vector.binary).unwrap();
+        for at in 0..binary.len() {
+            let mut changed = binary.clone();
+            changed[at] ^= 1;
+            let environment = |name: &str| vector.environment.get(name).cloned();
+            if let Ok((manifest, _)) = Manifest::of_elf(&changed, environment) {
+                let measurement = hex::encode(manifest.measurement());
+                assert_ne!(measurement, vector.measurement, "byte {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_embedded_file_system_is_found() {
+    let vectors = vectors();
+    let embedded = |key: &str| {
+        let vector = vectors
+            .iter()
+            .find(|vector| vector.manifest.contains("binary-fs") && vector.manifest.contains(key));
+        let binary = BASE64_STANDARD.decode(&vector.unwrap().binary).unwrap();
+        let header = binary.first_chunk().unwrap();
+        assert_eq!(head_length(header), binary.len() as u64);
+        Manifest::of_elf(&binary, |_| None).unwrap().1.unwrap()
+    };
+    let files = embedded(r#""file_system":{"commitment":"cd"#);
+    assert_eq!(files.commitment, [0xcd; 32]);
+    assert_eq!(files.packs.start, 4096);
+    assert!(files.index == b"an index" && files.digests.len() == 2 || files.index == b"odd");
+    assert_eq!(embedded(r#""key":"0000"#).digests, Vec::<[u8; 32]>::new());
+}
+
+#[test]
+fn a_mode_without_what_belongs_to_it_is_refused() {
+    let other = JSON.replace("file-protection", "binary-fs");
+    assert!(matches!(
+        Fields::parse(other.as_bytes()),
+        Err(ManifestError::Embedded { .. })
+    ));
+}
+
+#[test]
 fn a_manifest_gives_its_values() {
     let manifest = Manifest(Fields::parse(JSON.as_bytes()).unwrap());
     assert_eq!(manifest.cas_key().unwrap()[..2], [0x00, 0x11]);
