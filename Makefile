@@ -1,7 +1,7 @@
 # make setup | demo | test | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test test-rust test-unit test-integration lint format bench lock clean
+.PHONY: setup demo test test-rust test-unit test-integration lint check-help format bench bench-binaryfs bench-attestation fuzz lock clean
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -37,6 +37,9 @@ lint: setup
 	cargo fmt --all --check
 	cargo clippy --quiet --locked --all-targets -- -D warnings
 
+check-help: setup
+	pytest tests/unit/cli/test_help.py tests/unit/cli/test_config_file.py
+
 format: setup
 	ruff check --fix .
 	ruff format .
@@ -44,6 +47,16 @@ format: setup
 
 bench: setup
 	scripts/with-docker.sh python bench/flask.py
+
+bench-binaryfs: setup
+	scripts/with-docker.sh python -m bench.binaryfs
+
+bench-attestation: setup
+	python bench/attestation.py
+
+# Ten minutes for each format of evidence, all at once; FUZZ_SECONDS shortens it.
+fuzz: setup
+	python -m tests.fuzz_evidence --seconds=$(or $(FUZZ_SECONDS),600)
 
 lock:
 	uv pip compile --quiet --generate-hashes --extra dev pyproject.toml -o requirements.lock

@@ -1,6 +1,6 @@
-"""Measures the binary file system: conversion cold and after a change, start, and throughput; against file protection in one run.
+"""Measures the binary file system against file protection in one run: conversions, starts, throughput.
 
-``python bench/binaryfs.py`` prints medians, ranges and ratios. Targets stand in ``TARGETS``.
+``python -m bench.binaryfs`` prints medians, ranges and differences. Targets stand in ``TARGETS``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import random
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
-from flask import BIN, PROJECT, alternate, convert, first_answer, quiet
+from bench.flask import BIN, PROJECT, alternate, convert, first_answer, quiet
 
 NATIVE = "sconify-bench/flask:native"
 CHANGED = "sconify-bench/flask:changed"
@@ -54,7 +54,10 @@ def with_one_change(context: Path, number: int) -> None:
 
 def conversions(runs: int, environment: dict[str, str], work: Path) -> None:
     """Convert cold, after a change, and by file protection, in turn."""
-    cold, changed, protected, memory = [], [], [], 0.0
+    cold: list[float] = []
+    changed: list[float] = []
+    protected: list[float] = []
+    memory = 0.0
     cache = Path(environment["HOME"]) / ".cache"
     for number in range(runs):
         shutil.rmtree(cache, ignore_errors=True)
@@ -111,7 +114,8 @@ def throughput(size: int, environment: dict[str, str], work: Path) -> None:
             f"docker-archive:{archive}", target, *EMBED, "--fs-dir=/data", environment=environment
         )
         megabytes = float(str(made["chosen_size"])) / 1e6
-        steps = {str(step["name"]): float(step["seconds"]) for step in made["steps"]}  # type: ignore[attr-defined]
+        listed = cast("list[dict[str, float]]", made["steps"])
+        steps = {str(step["name"]): step["seconds"] for step in listed}
         print(
             f"{name}: {megabytes:.0f} MB in {seconds:.2f} s, {megabytes / seconds:.0f} MB/s "
             f"(embedding alone {megabytes / steps['protect']:.0f} MB/s), peak memory {memory:.0f} MB, "
@@ -145,4 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

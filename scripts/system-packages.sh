@@ -3,7 +3,24 @@
 # transports, mmdebstrap for real base images, a C compiler for the native parts.
 set -euo pipefail
 
-packages=(build-essential ca-certificates curl docker.io docker-registry iproute2 mmdebstrap musl openssl pkg-config python3-dev python3-venv skopeo strace)
+packages=(
+    build-essential
+    ca-certificates
+    curl
+    docker-registry
+    docker.io
+    fuse3
+    gocryptfs
+    iproute2
+    mmdebstrap
+    musl
+    openssl
+    pkg-config
+    python3-dev
+    python3-venv
+    skopeo
+    strace
+)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")

@@ -26,6 +26,7 @@ from sconify.image.source import Image, open_image
 from sconify.policy.template import session_text, shown_text
 from sconify.policy_files import PolicyFiles, converted_service
 from sconify.program.launch import LaunchManifest, embedding_binary, measurement, runtime_path, sconified_binary
+from sconify.propose import completed
 from sconify.replacement import with_sconifiable_program
 from sconify.request import Request
 from sconify.shield.cache import compression_cache
@@ -43,6 +44,9 @@ class Progress(Protocol):
 
     def advance(self, done: int) -> None:
         """``done`` bytes of the present step are done."""
+
+    def note(self, text: str) -> None:
+        """Something that was decided for the user."""
 
     def warn(self, text: str) -> None:
         """Something that the user should know, but that stops nothing."""
@@ -96,7 +100,7 @@ def convert(request: Request, *, progress: Progress) -> Conversion:
             destinations = destinations_of(request)
             for destination in destinations:
                 require_absent(destination, overwrite=request.overwrite, registry=request.registry)
-            native, base = _open_images(request, work, stack, progress.warn)
+            request, native, base = _open_images(request, work, stack, note=progress.note, warn=progress.warn)
         with clock.step("plan"):
             choice = choose(request, native, base)
             for warning in choice.plan.warnings:
@@ -171,8 +175,8 @@ def _protect(
     return embedded, *embedding_binary(runtime_path(), manifest, embedded.files)
 
 
-def explain(request: Request) -> Choice:
-    """Plan a conversion and make nothing.
+def explain(request: Request, *, note: Callable[[str], None]) -> Choice:
+    """Plan a conversion and make nothing; ``note`` is told what was decided for the user.
 
     Raises:
         SconifyError: As ``convert`` does for the same request.
@@ -183,20 +187,26 @@ def explain(request: Request) -> Choice:
         resource_directory(request)
         PolicyFiles.read(request)
         warnings: list[str] = []
-        native, base = _open_images(request, work, stack, warnings.append)
+        request, native, base = _open_images(request, work, stack, note=note, warn=warnings.append)
         return choose(request, native, base, warnings=warnings)
 
 
 def _open_images(
-    request: Request, work: Path, stack: ExitStack, warn: Callable[[str], None]
-) -> tuple[Image, Image | None]:
-    """Open the native image and, if one was asked for, the base image, until ``stack`` unwinds."""
+    request: Request, work: Path, stack: ExitStack, *, note: Callable[[str], None], warn: Callable[[str], None]
+) -> tuple[Request, Image, Image | None]:
+    """Open the native image and, if one was asked for, the base image, until ``stack`` unwinds.
+
+    Returns:
+        The request, completed by what ``--auto`` finds, and the images.
+    """
 
     def opened(reference: ImageReference) -> Image:
         return stack.enter_context(open_image(reference, workdir=work, registry=request.registry))
 
-    native = with_sconifiable_program(request, opened(request.native), opened, warn)
-    return native, None if request.base is None else opened(request.base)
+    native = opened(request.native)
+    request = completed(request, native, note=note, warn=warn)
+    native = with_sconifiable_program(request, native, opened, warn)
+    return request, native, None if request.base is None else opened(request.base)
 
 
 @contextmanager

@@ -66,4 +66,5 @@ def converted_service(
         injection_files=policy.injection_files,
         attested=request.attest_service,
         tolerate=authority.tolerate,
+        ignore_advisories=("*",) if request.allow_tcb_vulnerabilities else (),
     )

@@ -32,6 +32,9 @@ class Request:
     native: ImageReference
     target: ImageReference
     binary: str
+    """Empty if ``auto`` is to find it."""
+    auto: bool = False
+    """Whether the binary and the directories are proposed from the image where the user names none."""
     directories: tuple[str, ...] = ()
     plain_directories: tuple[str, ...] = ()
     plain_files: tuple[str, ...] = ()

@@ -238,6 +238,7 @@ def test_what_the_policy_puts_up_with(convert_probe: ConvertProbe) -> None:
         "simulated-platform", "debug-mode", "hyperthreading", "insecure-igpu", "outdated-tcb",
         "software-hardening-needed", "insecure-configuration",
     }  # fmt: skip
+    assert made.session.security.attestation.ignore_advisories == ("*",)
 
 
 def test_start_up_variables(convert_probe: ConvertProbe) -> None:
@@ -348,3 +349,28 @@ def test_a_binary_that_can_not_run_is_replaced_or_refused(
     assert "it is replaced by the one of" in made["stderr"]
     lines = run("docker", "run", "--rm", image).stdout.splitlines()
     assert {"answer 42", "file /app/secret: of the foreign image"} <= set(lines)
+
+
+def test_auto_finds_binary_and_directories(
+    convert: Convert, home: dict[str, str], probe: Native, tmp_path: Path
+) -> None:
+    image = "sconify-test/option:auto"
+    made = convert(f"--from={probe.image}", f"--to={image}", "--overwrite", "--auto")
+    assert "--binary=/usr/bin/probe: Cmd of the image" in made["stderr"]
+    assert "--dir=/app: not a directory of the distribution" in made["stderr"]
+    lines = run("docker", "run", "--rm", image).stdout.splitlines()
+    assert {"file /app/secret: content of /app/secret", "file /data/public: content of /data/public"} <= set(lines)
+
+
+def test_init_writes_a_file_that_converts(home: dict[str, str], probe: Native, tmp_path: Path) -> None:
+    file, target = tmp_path / "sconify.yaml", f"oci:{tmp_path}/out:x"
+    sconify = str(COMMANDS / "sconify")
+    done = run(sconify, "init", probe.image, f"--to={target}", f"--output={file}", env=home)
+    assert done.stdout == f"sconify_image --config={file}\n"
+    again = run(sconify, "init", probe.image, f"--output={file}", env=home, check=False)
+    assert "--overwrite" in again.stderr
+    assert command(home, f"--config={file}").returncode == 0
+    assert (tmp_path / "out/index.json").exists()
+    explained = json.loads(command(home, f"--config={file}", "--explain", "--json", "--plain-file=/etc/motd").stdout)
+    kinds = {region["prefix"]: region["protection"] for region in explained["regions"]}
+    assert kinds["/app"] == "encrypted"

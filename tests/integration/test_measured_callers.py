@@ -228,3 +228,20 @@ def test_a_changed_binary_is_another_one(vm: Vm) -> None:
     _, requests = run(vm)
     assert requests
     assert verified(vm, requests[0]).measurement.hex() != vm.measurement
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a network namespace")
+def test_a_caller_in_a_container_has_a_network_of_its_own(vm: Vm) -> None:
+    """What it runs is looked at all the same: the connection is found in its own network namespace."""
+    line = json.dumps({"op": "evidence", "report_data": DATA.hex(), "measurement": vm.measurement}) + "\n"
+    code = f"""
+import socket
+connection = socket.socket(socket.AF_UNIX)
+connection.connect({str(vm.las.path)!r})
+connection.sendall({line!r}.encode())
+print(connection.makefile().readline())
+"""
+    done = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert "the caller is no sconified program" in done.stdout, done.stderr

@@ -38,7 +38,7 @@ impl FileSystemKey {
     }
 
     /// Derives 32 bytes: HKDF-SHA-256 without salt, with the concatenation of `info`.
-    pub(crate) fn derive(&self, info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+    pub fn derive(&self, info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
         let mut derived = Zeroizing::new([0; 32]);
         hkdf::Salt::new(hkdf::HKDF_SHA256, &[])
             .extract(&self.0)

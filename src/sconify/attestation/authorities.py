@@ -95,5 +95,5 @@ def parse_test_roots(data: bytes, *, name: str) -> list[x509.Certificate]:
     """
     try:
         return x509.load_pem_x509_certificates(data)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise UserError(f"{name} has no certificates in PEM", remedy="name a PEM file with root certificates") from None

@@ -13,6 +13,7 @@ import dcap_qvl
 from cryptography import x509
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from sconify.attestation.malformed import refused_if_malformed
 from sconify.attestation.tcb import QeIdentity, TcbInfo
 from sconify.errors import UntrustedDataError
 
@@ -154,10 +155,8 @@ class AmdCollateral:
         """
         if len(chain) > MAX_COLLATERAL:
             raise UntrustedDataError(f"AMD chain: got {len(chain)} bytes, expected at most {MAX_COLLATERAL}")
-        try:
+        with refused_if_malformed("AMD chain"):
             certificates = x509.load_pem_x509_certificates(chain)
-        except ValueError:
-            raise UntrustedDataError("AMD chain: it is no PEM certificates") from None
         if len(certificates) != 2:
             raise UntrustedDataError(
                 f"AMD chain: got {len(certificates)} certificates, expected 2: ASK or ASVK, and ARK"
@@ -175,11 +174,9 @@ def parse_crl(data: bytes, what: str) -> x509.CertificateRevocationList:
     Raises:
         UntrustedDataError: It is malformed, or good for ever.
     """
-    try:
+    with refused_if_malformed(what):
         crl = x509.load_der_x509_crl(data)
         ends = crl.next_update_utc
-    except ValueError:
-        raise UntrustedDataError(f"{what}: it is malformed") from None
     if ends is None:
         raise UntrustedDataError(f"{what}: it does not say when the next one comes")
     return crl
@@ -191,18 +188,21 @@ def parse_certificate(data: bytes, what: str) -> x509.Certificate:
     Raises:
         UntrustedDataError: It is malformed.
     """
-    try:
+    with refused_if_malformed(what):
         return x509.load_der_x509_certificate(data)
-    except ValueError:
-        raise UntrustedDataError(f"{what}: it is malformed") from None
 
 
 def crl_number(crl: x509.CertificateRevocationList) -> int:
-    """Return the number of a revocation list; 0 if it has none."""
-    try:
-        return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        return 0
+    """Return the number of a revocation list; 0 if it has none.
+
+    Raises:
+        UntrustedDataError: Its extensions are malformed.
+    """
+    with refused_if_malformed("revocation list"):
+        try:
+            return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        except x509.ExtensionNotFound:
+            return 0
 
 
 def next_update(crl: x509.CertificateRevocationList) -> datetime:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from sconify.attestation.collateral import AmdCollateral, IntelCollateral
 from sconify.attestation.intel import INTEL_ROOT_SHA256
+from sconify.attestation.malformed import refused_if_malformed
 from sconify.attestation.snp import ARK_SHA256
 from sconify.attestation.snp_report import Product
 from sconify.errors import UntrustedDataError
@@ -32,7 +33,8 @@ def verify_intel_collateral(collateral: IntelCollateral, *, test_roots: Sequence
         signer, root = _chain(chain, roots, what)
         if collateral.root_crl.get_revoked_certificate_by_serial_number(signer.serial_number) is not None:
             raise UntrustedDataError(f"collateral: the signer of the {what} is revoked")
-        key = signer.public_key()
+        with refused_if_malformed(f"collateral: the issuer of the {what}"):
+            key = signer.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey) or len(signature) != 64:
             raise UntrustedDataError(f"collateral: the {what} is not signed with ECDSA")
         try:
@@ -80,10 +82,8 @@ def verify_vek(vek: x509.Certificate, collateral: AmdCollateral) -> None:
 
 
 def _chain(text: str, roots: set[bytes], what: str) -> tuple[x509.Certificate, x509.Certificate]:
-    try:
+    with refused_if_malformed(f"collateral: the issuers of the {what}"):
         certificates = x509.load_pem_x509_certificates(text.encode())
-    except ValueError:
-        raise UntrustedDataError(f"collateral: the issuers of the {what} are no certificates") from None
     if len(certificates) != 2 or certificates[1].fingerprint(SHA256()) not in roots:
         raise UntrustedDataError(f"collateral: the issuers of the {what} don't end at a trusted root")
     signer, root = certificates

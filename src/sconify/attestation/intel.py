@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sconify.attestation.collateral import IntelCollateral
+from sconify.attestation.malformed import refused_if_malformed
 from sconify.attestation.pck import PlatformCertificate
 from sconify.attestation.proof import PROOF
 from sconify.attestation.quote import ECDSA_P256, INTEL_QE_VENDOR, Quote, SgxReport, TdReport, Tee
@@ -123,8 +124,9 @@ def verify_origin(quote: Quote, *, test_root: x509.Certificate | None = None) ->
     """
     _check_vendor(quote)
     _check_debug(quote)
-    _check_chain(quote, test_root)
-    _check_signatures(quote)
+    with refused_if_malformed("check PCK chain"):
+        _check_chain(quote, test_root)
+        _check_signatures(quote)
     names = quote.chain[1].subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     return GenuineQuote(
         quote=quote,
@@ -149,7 +151,8 @@ def verify_platform(genuine: GenuineQuote, collateral: IntelCollateral, *, at: i
     """
     quote, platform, test_root = genuine.quote, genuine.platform, genuine.test_root
     _check_collateral(quote, collateral, platform, at)
-    _check_revocation(quote, collateral)
+    with refused_if_malformed("check revocation list"):
+        _check_revocation(quote, collateral)
     qe_report = SgxReport.parse(quote.qe_report)
     _check_quoting_enclave(quote, qe_report, collateral)
     ours = grade(

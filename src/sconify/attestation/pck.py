@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cryptography import x509
 
 from sconify.attestation import der
+from sconify.attestation.malformed import refused_if_malformed
 from sconify.errors import UntrustedDataError
 
 _SGX = "1.2.840.113741.1.13.1"
@@ -47,10 +48,11 @@ class PlatformCertificate:
         Raises:
             UntrustedDataError: It is missing, incomplete or malformed.
         """
-        try:
-            extension = certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier(_SGX)).value
-        except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-            raise UntrustedDataError("PCK certificate: it has no readable SGX extension") from None
+        with refused_if_malformed("PCK certificate"):
+            try:
+                extension = certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier(_SGX)).value
+            except x509.ExtensionNotFound:
+                raise UntrustedDataError("PCK certificate: it has no SGX extension") from None
         assert isinstance(extension, x509.UnrecognizedExtension)
         fields = _pairs(der.parse(extension.value))
         tcb = _pairs(_required(fields, _TCB, "TCB"))

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 from cryptography import x509
 
+from sconify.attestation.malformed import refused_if_malformed
 from sconify.errors import UntrustedDataError
 
 MAX_QUOTE = 32 * 1024
@@ -267,10 +268,8 @@ def _pem_chain(content: bytes) -> tuple[x509.Certificate, ...]:
     blocks = _PEM.findall(content)
     if not 1 <= len(blocks) <= _MAX_CHAIN or _PEM.sub(b"", content).strip():
         raise UntrustedDataError(f"quote: its PCK chain is not 1 to {_MAX_CHAIN} PEM certificates")
-    try:
+    with refused_if_malformed("quote: a certificate of its PCK chain"):
         return tuple(x509.load_pem_x509_certificate(block) for block in blocks)
-    except ValueError:
-        raise UntrustedDataError("quote: a certificate of its PCK chain is malformed") from None
 
 
 def _number(data: bytes, offset: int, size: int) -> int:

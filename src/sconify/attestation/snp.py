@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 
 from sconify.attestation import der
 from sconify.attestation.collateral import AmdCollateral, next_update
+from sconify.attestation.malformed import refused_if_malformed
 from sconify.attestation.proof import PROOF
 from sconify.attestation.snp_report import Product, SigningKey, SnpReport, SnpTcb
 from sconify.errors import BugError, UntrustedDataError
@@ -97,20 +98,23 @@ def verify_report(
             "check debug: got a debug guest, expected a production one: its host can read every secret",
             remedy="start it without debug, or develop on the simulated platform",
         )
-    product = _product(report, vek)
-    _check_root(collateral.ark, product, test_root)
-    now = _time(at)
-    chain = (vek, collateral.intermediate, collateral.ark)
-    _check_chain(chain, now)
-    revocation_checked = _check_revocation(chain, collateral.crl, now)
-    _check_kind(report, vek, collateral.intermediate)
-    _check_signature(report, vek)
-    reported = SnpTcb.parse(report.reported_tcb, product)
-    certified = _certified_tcb(vek, product)
-    if certified != reported:
-        raise UntrustedDataError(f"check reported TCB: got {reported}, expected what the key certifies: {certified}")
-    if report.signing_key is SigningKey.VCEK:
-        _check_chip(report, vek, product)
+    with refused_if_malformed("check chain"):
+        product = _product(report, vek)
+        _check_root(collateral.ark, product, test_root)
+        now = _time(at)
+        chain = (vek, collateral.intermediate, collateral.ark)
+        _check_chain(chain, now)
+        revocation_checked = _check_revocation(chain, collateral.crl, now)
+        _check_kind(report, vek, collateral.intermediate)
+        _check_signature(report, vek)
+        reported = SnpTcb.parse(report.reported_tcb, product)
+        certified = _certified_tcb(vek, product)
+        if certified != reported:
+            raise UntrustedDataError(
+                f"check reported TCB: got {reported}, expected what the key certifies: {certified}"
+            )
+        if report.signing_key is SigningKey.VCEK:
+            _check_chip(report, vek, product)
     ends = [certificate.not_valid_after_utc for certificate in chain]
     if collateral.crl is not None:
         ends.append(next_update(collateral.crl))
@@ -283,12 +287,11 @@ def _check_chip(report: SnpReport, vek: x509.Certificate, product: Product) -> N
 
 
 def _extension_or_none(certificate: x509.Certificate, dotted: str) -> bytes | None:
-    try:
-        extension = certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier(dotted)).value
-    except x509.ExtensionNotFound:
-        return None
-    except (x509.DuplicateExtension, ValueError):
-        raise UntrustedDataError("check chain: the extensions of a certificate are malformed") from None
+    with refused_if_malformed("check chain: the extensions of a certificate"):
+        try:
+            extension = certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier(dotted)).value
+        except x509.ExtensionNotFound:
+            return None
     assert isinstance(extension, x509.UnrecognizedExtension)
     return extension.value
 

@@ -314,7 +314,8 @@ class Collateral:
         if found is not None and end(found).timestamp() - at > RENEWAL:
             return found
         reason = self._fetch(name, fetch, at)
-        found = load() or found
+        newer = load()
+        found = newer if newer is not None else found  # a revocation list that revokes nothing is false
         if found is None:
             raise ServiceError(f"there is no collateral {name}: {reason}", remedy=_OFFLINE)
         return found

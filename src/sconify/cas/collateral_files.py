@@ -77,7 +77,7 @@ def _import_amd(collateral: Collateral, data: bytes, name: str) -> str:
     if _is_pem(data):
         try:
             certificates = x509.load_pem_x509_certificates(data)
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             raise UserError(f"{name} has PEM that is no certificates", remedy=_REMEDY) from None
         return collateral.add_amd_chain(data, _product(certificates[-1].subject, name))
     try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from sconify.cli.config_file import load_config
 from sconify.cli.option_groups import Command, group
 from sconify.errors import UserError
 from sconify.image.compression import Compression
@@ -33,7 +34,8 @@ _debug = group("Debug")
 _OPTIONS: tuple[Callable[..., Any], ...] = (
     _required("--from", "native", metavar="NATIVE_IMAGE", help="Native image to convert."),
     _required("--to", "target", metavar="TO_IMAGE", help="Encrypted image to make."),
-    _required("--binary", help="Binary of the native image which is to run: a path, a link or a bare name."),
+    _required("--binary", metavar="BINARY",
+              help="Binary of the native image which is to run: a path, a link or a bare name; --auto finds it."),
     _optional("--name", metavar="SESSION", help="Name of the session.  [default: TO_IMAGE without '/']"),
     _optional("--base", metavar="BASE_IMAGE", help="Image on which the encrypted one stands.  [default: an empty one]"),
     _optional("--command", metavar="SESSION_CMD",
@@ -115,6 +117,9 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
                help="Shared objects loaded later: 0 none, 1 protected ones, 2 any [SCONE_ALLOW_DLOPEN]."),
     _variables("--fork", type=click.Choice(["0", "1"]), help="0 forbids fork [SCONE_FORK].  [default: allowed]"),
     _variables("--mprotect", type=click.Choice(["0", "1"]), help="Accepted, not needed: programs may use mprotect."),
+    _plan("--auto", is_flag=True, help="Find BINARY and the directories to encrypt in the image, and say why."),
+    _plan("--config", type=FILE, metavar="FILE", is_eager=True, callback=load_config,
+          help="YAML file with options; what stands on the command line wins. `sconify init` writes one."),
     _plan("--explain", "--dry-run", "explain_only", is_flag=True,
           help="Show which path goes where and why; make nothing."),
     _plan("--json", "as_json", is_flag=True, help="Print the result as one JSON document."),
@@ -141,8 +146,11 @@ def request_of(values: dict[str, Any]) -> Request:
         UserError: If one is missing or wrong; the message names it.
     """
     for name, flag in (("native", "--from"), ("target", "--to"), ("binary", "--binary")):
-        if not values[name]:
-            raise UserError(f"{flag} is missing", remedy=f"give {flag}, on the command line or in the file of --config")
+        if not values[name] and not (name == "binary" and values["auto"]):
+            also = "; --auto finds it" if name == "binary" else ""
+            raise UserError(
+                f"{flag} is missing", remedy=f"give {flag}, on the command line or in the file of --config{also}"
+            )
     if values["name"] is not None:
         check_name(values["name"], flag="--name", nested=False)
     if values["namespace"] is not None:
@@ -153,7 +161,8 @@ def request_of(values: dict[str, Any]) -> Request:
     return Request(
         native=_image(values["native"], "--from"),
         target=_image(values["target"], "--to"),
-        binary=values["binary"],
+        binary=values["binary"] or "",
+        auto=values["auto"],
         directories=tuple(values["directories"]),
         plain_directories=tuple(values["plain"]),
         plain_files=tuple(values["plain_file"]),

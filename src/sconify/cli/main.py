@@ -8,7 +8,7 @@ from sconify import __version__
 from sconify.cli.errors import run_command
 from sconify.cli.lazy import LazyGroup
 
-_NAMES = ("attest", "cas", "embedded", "las", "measure", "platform", "session")
+_NAMES = ("attest", "cas", "embedded", "init", "las", "measure", "platform", "session")
 _COMMANDS = {**{name: f"sconify.cli.{name}:{name}" for name in _NAMES}, "files": "sconify.cli.measure:files"}
 
 

@@ -74,6 +74,11 @@ class TerminalProgress:
         if self._task is not None:
             self._bar.update(self._task, completed=done)
 
+    def note(self, text: str) -> None:
+        """Show what was decided for the user."""
+        if self._detail.steps:
+            self._console.print(Text(text))
+
     def warn(self, text: str) -> None:
         """Show a warning."""
         if self._detail.warnings:

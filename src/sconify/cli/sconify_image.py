@@ -47,7 +47,8 @@ def sconify_image(**values: Any) -> None:
         for remark in remarks(values):
             progress.warn(remark)
         if values["explain_only"]:
-            print_explanation(explain(request), as_json=values["as_json"], verbose=values["verbose"], color=color)
+            choice = explain(request, note=progress.note)
+            print_explanation(choice, as_json=values["as_json"], verbose=values["verbose"], color=color)
             return
         conversion = convert(request, progress=progress)
     click.echo(json.dumps(_document(conversion), indent=2) if values["as_json"] else conversion.session)

@@ -106,7 +106,10 @@ class Engine:
         with _requests("the image can't be loaded into the Docker engine"):
             for message in self._client.api.load_image(archive, quiet=True):  # type: ignore[no-untyped-call]
                 if "error" in message:
-                    raise ServiceError(f"the Docker engine refuses the image: {message['error']}")
+                    raise ServiceError(
+                        f"the Docker engine refuses the image: {message['error']}",
+                        remedy="look at the engine's log, or give --to=oci:DIRECTORY:TAG",
+                    )
 
     def tag(self, name: str, new_name: str) -> None:
         """Give an image one more name.
@@ -140,4 +143,6 @@ def _requests(what: str) -> Iterator[None]:
     except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise ServiceError(f"{what}: {error}", remedy="look at the engine's log") from None
     except json.JSONDecodeError as error:
-        raise ServiceError(f"{what}: the engine's answer is not JSON: {error}") from None
+        raise ServiceError(
+            f"{what}: the engine's answer is not JSON: {error}", remedy="check what DOCKER_HOST names"
+        ) from None

@@ -75,7 +75,10 @@ def read_layout(find: Find, *, label: str, tag: str | None, digest: str | None) 
     """
     index = find("index.json")
     if index is None:
-        raise UserError(f"{label} has no index.json, so it is no OCI image layout")
+        raise UserError(
+            f"{label} has no index.json, so it is no OCI image layout",
+            remedy="give oci:DIRECTORY or oci-archive:FILE of one",
+        )
     reader = _Reader(find, label)
     document = parse_json(read_small(index, label=f"{label}, index.json"), label=f"{label}, index.json")
     descriptor = _select(reader.descriptors(document, "manifests", "index.json"), label=label, tag=tag, digest=digest)
@@ -87,7 +90,9 @@ def read_layout(find: Find, *, label: str, tag: str | None, digest: str | None) 
         if media_type in {OCI_MANIFEST, DOCKER_MANIFEST}:
             return reader.image(document, descriptor["digest"])
         if media_type not in {OCI_INDEX, DOCKER_LIST}:
-            raise UserError(f"{where} has the media type {media_type!r}, which is no image")
+            raise UserError(
+                f"{where} has the media type {media_type!r}, which is no image", remedy="give the name of an image"
+            )
         descriptor = _for_this_platform(reader.descriptors(document, "manifests", where), where)
     raise UntrustedDataError(f"{label} has indexes nested deeper than {_MAX_NESTING}")
 
@@ -190,4 +195,7 @@ def _for_this_platform(descriptors: list[dict[str, Any]], where: str) -> dict[st
         if (platform.get("os"), platform.get("architecture")) == ("linux", "amd64"):
             return item
         platforms.append(f"{platform.get('os')}/{platform.get('architecture')}")
-    raise UserError(f"{where} has no image for linux/amd64, only for: {', '.join(platforms) or 'nothing'}")
+    raise UserError(
+        f"{where} has no image for linux/amd64, only for: {', '.join(platforms) or 'nothing'}",
+        remedy="build one for it (docker build --platform=linux/amd64), or give another --from",
+    )

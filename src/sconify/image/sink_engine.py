@@ -47,7 +47,10 @@ class StagedInEngine(StagedImage):
         self._loaded = found is not None
         layers = (found or {}).get("RootFS", {}).get("Layers", [])
         if layers != [layer.diff_id for layer in self.image.layers]:
-            raise ServiceError(f"the Docker engine has other layers than were sent for {self.reference}: {layers}")
+            raise ServiceError(
+                f"the Docker engine has other layers than were sent for {self.reference}: {layers}",
+                remedy="look at the engine's log, or give --to=oci:DIRECTORY:TAG",
+            )
 
     def _publish(self) -> None:
         if not self._overwrite and self._engine.inspect(self.reference.where) is not None:

@@ -35,7 +35,7 @@ def writing(path: Path) -> Iterator[None]:
                 remedy="free space there, or set TMPDIR to a directory on a larger disk",
             ) from None
         if error.errno in {errno.EIO, errno.EFBIG}:
-            raise ServiceError(f"{path} can't be written: {error.strerror}") from None
+            raise ServiceError(f"{path} can't be written: {error.strerror}", remedy="check the disk") from None
         raise UserError(
             f"{path} can't be written: {error.strerror or error}",
             remedy=f"check that {directory} exists and is writable",
@@ -77,5 +77,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.EIO:
-            raise ServiceError(f"{path} can't be read: {error.strerror}") from None
-        raise UserError(f"{path} can't be read: {error.strerror or error}") from None
+            raise ServiceError(f"{path} can't be read: {error.strerror}", remedy="check the disk") from None
+        raise UserError(
+            f"{path} can't be read: {error.strerror or error}", remedy="name a file that exists and that you may read"
+        ) from None

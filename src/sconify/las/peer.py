@@ -21,12 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sconify.errors import SconifyError, ServiceError, UntrustedDataError
+from sconify.las.sock_diag import peer_inode
 from sconify.program.measure import measure_binary
 
 _SO_PEERPIDFD = 77  # asm-generic/socket.h, since Linux 6.5
-_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY = 4, 20  # linux/netlink.h, linux/sock_diag.h
-_UDIAG_SHOW_PEER, _UNIX_DIAG_PEER = 4, 2  # linux/unix_diag.h
-_NLM_F_REQUEST = 1
 _PROC = Path("/proc")
 
 
@@ -106,7 +104,7 @@ def _measure(pid: int) -> bytes:
 
 
 def _check_holds(connection: socket.socket, pid: int) -> None:
-    wanted = f"socket:[{_peer_inode(connection)}]"
+    wanted = f"socket:[{peer_inode(connection, pid=pid)}]"
     found = False
     for descriptor in (_PROC / str(pid) / "fd").iterdir():
         try:
@@ -121,28 +119,3 @@ def _check_holds(connection: socket.socket, pid: int) -> None:
             raise UntrustedDataError("the caller did not open the connection itself: it was passed on by execve")
     if not found:
         raise UntrustedDataError("the caller does not hold the connection: it was handed to another process")
-
-
-def _peer_inode(connection: socket.socket) -> int:
-    """Return the inode of the socket at the other end (sock_diag(7))."""
-    inode = os.fstat(connection.fileno()).st_ino & 0xFFFF_FFFF
-    any_cookie = 0xFFFF_FFFF
-    request = struct.pack(
-        "=BBHIIIII", socket.AF_UNIX, 0, 0, 0xFFFF_FFFF, inode, _UDIAG_SHOW_PEER, any_cookie, any_cookie
-    )
-    header = struct.pack("=IHHII", 16 + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as netlink:
-        netlink.settimeout(1.0)
-        netlink.send(header + request)
-        answer = netlink.recv(65536)
-    length, kind = struct.unpack_from("=IH", answer)
-    at = 16 + 16  # nlmsghdr, unix_diag_msg
-    while kind == _SOCK_DIAG_BY_FAMILY and at + 4 <= min(length, len(answer)):
-        size, attribute = struct.unpack_from("=HH", answer, at)
-        if attribute == _UNIX_DIAG_PEER and size == 8:
-            (peer,) = struct.unpack_from("=I", answer, at + 4)
-            return int(peer)
-        if size < 4:
-            break
-        at += (size + 3) & ~3
-    raise UntrustedDataError("the caller is gone: nobody holds the other end of the connection")

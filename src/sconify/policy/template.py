@@ -42,6 +42,7 @@ class ConvertedService:
         injection_files: Entries of ``injection_files``, likewise.
         attested: Whether the service must prove its measurement; if not, anybody gets the configuration.
         tolerate: What is put up with in a platform: ``security.attestation.tolerate``.
+        ignore_advisories: The advisories that such a platform may have; ``*`` alone means every one.
         predecessor: The hash of the session that this one replaces; None creates it.
     """
 
@@ -60,6 +61,7 @@ class ConvertedService:
     injection_files: Sequence[object] = field(default=(), repr=False)
     attested: bool = True
     tolerate: Sequence[str] = ()
+    ignore_advisories: Sequence[str] = ()
     predecessor: str | None = None
 
     @property

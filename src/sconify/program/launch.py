@@ -211,13 +211,16 @@ def normal_variable(name: str, value: str) -> str:
         digits = match[1].lstrip("0") if match else ""
         size = int(digits) << _SHIFT[match[2].lower()] if match and 0 < len(digits) <= 20 else 0
         if not 0 < size < 1 << 64:
-            raise UserError(f"{name} is a number of bytes, or one with K, M or G behind it, got {value!r}")
+            raise UserError(
+                f"{name} is a number of bytes, or one with K, M or G behind it, got {value!r}",
+                remedy="give another value",
+            )
         return str(size)
     allowed = {"SCONE_ALLOW_DLOPEN": ("0", "1", "2"), "SCONE_FORK": ("0", "1")}.get(name)
     if allowed is None:
-        raise UserError(f"{name} is no measured start-up variable; these are: {', '.join(VARIABLES)}")
+        raise UserError(f"{name} is no measured start-up variable", remedy=f"give one of {', '.join(VARIABLES)}")
     if value not in allowed:
-        raise UserError(f"{name} is one of {', '.join(allowed)}, got {value!r}")
+        raise UserError(f"{name} is one of {', '.join(allowed)}, got {value!r}", remedy="give one of them")
     return value
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from sconify.attestation.collateral import IntelCollateral
 from sconify.attestation.evidence import VerifiedEvidence
@@ -152,6 +154,25 @@ def test_each_byte_that_is_signed_counts(kind: str) -> None:
         changed[place] ^= 1 << (place % 8)
         with pytest.raises(UntrustedDataError):
             verify_quote(Quote.parse(bytes(changed)), collateral, at=NOW, test_root=PKI.root)
+
+
+@pytest.mark.parametrize("number", range(3), ids=["PCK", "issuer", "root"])
+def test_each_byte_of_the_chain_counts(number: int) -> None:
+    """None crashes the reader of certificates, which reads most of them late, and none is accepted."""
+    raw = PKI.quote(sgx_body())
+    collateral = PKI.collateral("sgx")
+    genuine = [one.public_bytes(Encoding.PEM) for one in (PKI.pck, PKI.ca, PKI.root)]
+    content = (PKI.pck, PKI.ca, PKI.root)[number].public_bytes(Encoding.DER)
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << (place % 8)
+        pem = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(changed) + b"-----END CERTIFICATE-----\n"
+        chain = b"".join([*genuine[:number], pem, *genuine[number + 1 :]])
+        at = raw.index(b"-----BEGIN")
+        section = int.from_bytes(raw[432:436], "little") + len(chain) - (len(raw) - at)
+        quote = raw[:432] + section.to_bytes(4, "little") + raw[436 : at - 4] + len(chain).to_bytes(4, "little") + chain
+        with pytest.raises(UntrustedDataError):
+            verify_quote(Quote.parse(quote), collateral, at=NOW, test_root=PKI.root)
 
 
 def test_parts_of_another_quote_or_platform() -> None:

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sconify.attestation.collateral import AmdCollateral
+from sconify.attestation.collateral import AmdCollateral, parse_certificate
 from sconify.attestation.evidence import VerifiedEvidence
 from sconify.attestation.judge import Mode
 from sconify.attestation.proof import PROOF
@@ -187,6 +188,19 @@ def test_each_byte_of_a_report_counts() -> None:
             continue  # behind the signature: reserved, not signed, and never looked at
         with pytest.raises(UntrustedDataError):
             verify_report(SnpReport.parse(bytes(changed)), vek, collateral, at=NOW, test_root=MILAN.ark)
+
+
+@pytest.mark.parametrize("kind", ["VCEK", "VLEK"])
+def test_each_byte_of_the_certificate_counts(kind: str) -> None:
+    """None crashes the reader of certificates, which reads most of them late, and none is accepted."""
+    vlek = {"key_info": 1 << 2, "chip": bytes(64)} if kind == "VLEK" else {}
+    report = SnpReport.parse(MILAN.report(**vlek))  # type: ignore[arg-type]
+    content, collateral = MILAN.vek(kind).public_bytes(Encoding.DER), MILAN.collateral(kind)
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << (place % 8)
+        with pytest.raises(UntrustedDataError):
+            verify_report(report, parse_certificate(bytes(changed), "VEK"), collateral, at=NOW, test_root=MILAN.ark)
 
 
 def test_what_tells_reports_apart_is_what_is_signed() -> None:

@@ -1,0 +1,212 @@
+//! Commits: everything that was changed becomes durable at once, and the root with it.
+
+use std::sync::Arc;
+
+use rustix::fs::statvfs;
+
+use crate::error::{Result, VolumeError};
+use crate::freshness::State;
+use crate::keys::Keys;
+use crate::node::{Key, Kind, Link};
+use crate::seal::Tag;
+use crate::store::{lock, Batch, Table};
+use crate::superblock::{Superblock, HISTORY_RECORDS, SPILL};
+use crate::tree::Tree;
+use crate::volume::{ChunkRecord, Durable, Volume, Working};
+use crate::CHUNK_SIZE;
+
+/// The row of the table `volume` that has the header.
+pub(crate) const HEADER_ROW: u64 = 0;
+/// The row of the table `volume` that has the superblock.
+pub(crate) const SUPERBLOCK_ROW: u64 = 1;
+
+/// Content up to this length is kept in its record.
+const MAX_INLINE: usize = 1_024;
+/// Room on the disk that is left for removing files and for the tree.
+const RESERVE: u64 = 2 << 20;
+/// What a byte of content may take: in the log, in the database, and the tree above it.
+const SPREAD: u64 = 3;
+/// Chunks that may become dirty until the disk is asked for room again.
+const ROOM_STEP: u64 = 64;
+
+impl Volume {
+    /// Makes all changes durable that were made before the call, in one transaction.
+    ///
+    /// This is `fsync`, `fdatasync`, `sync_file_range`, `msync` and the `fsync` of a directory alike. Calls of several
+    /// threads share transactions. Without changes nothing is written and the state stays.
+    ///
+    /// # Errors
+    /// [`VolumeError::Full`] or [`VolumeError::Io`] if the disk fails: the database is then as the last commit left it,
+    /// all changes are still there for programs to read, and the next commit tries again.
+    pub fn commit(&self) -> Result<State> {
+        let wanted = self.read().version;
+        let committing = lock(&self.committing);
+        let durable = *lock(&self.durable);
+        if durable.version >= wanted {
+            return Ok(durable.state);
+        }
+        let (rows, durable) = {
+            let mut working = self.write();
+            self.freeze(&mut working)?;
+            let state = State {
+                counter: working.superblock.counter,
+                root: working.root,
+            };
+            let version = working.version;
+            (self.store.waiting(), Durable { state, version })
+        };
+        self.store.save(&rows)?;
+        *lock(&self.durable) = durable;
+        drop(committing);
+        Ok(durable.state)
+    }
+
+    /// Encrypts what was changed; the rows wait to be saved. On failure nothing is lost, and nothing of it is saved.
+    pub(crate) fn freeze(&self, working: &mut Working) -> Result<()> {
+        while let Some((&(inode, index), _)) = working.dirty.first_key_value() {
+            self.store_chunk(working, inode, index)?;
+        }
+        let mut superblock = working.superblock.clone();
+        if let Some((first, roots)) = superblock.advance(working.root) {
+            let key = |first| Key::new(0, Kind::History, first);
+            working.tree.put(self, key(first), &roots)?;
+            let kept = HISTORY_RECORDS * SPILL as u64;
+            if let Some(oldest) = first.checked_sub(kept) {
+                working.tree.remove(self, key(oldest))?;
+            }
+        }
+        superblock.generation = lock(&self.header).generation;
+        superblock.next_inode = working.next_inode;
+        superblock.next_chunk = working.next_chunk;
+        superblock.chunks = working.chunks;
+        let mut rows = Batch::new();
+        let freed = std::mem::take(&mut working.freed);
+        rows.extend(freed.into_iter().map(|id| ((Table::Chunk, id), None)));
+        working.root = seal_state(
+            &self.keys,
+            &mut working.tree,
+            &mut superblock,
+            &mut rows,
+            &mut |id, tag, node| self.keep_node(id, tag, node),
+        );
+        working.superblock = superblock;
+        self.store.queue(rows);
+        Ok(())
+    }
+
+    /// Encrypts a dirty chunk and notes where it is.
+    fn store_chunk(&self, working: &mut Working, inode: u64, index: u64) -> Result<()> {
+        let key = Key::new(inode, Kind::Chunk, index);
+        let attributes_key = Key::new(inode, Kind::Attributes, 0);
+        working.tree.prepare(self, &[key, attributes_key])?;
+        let before = working.tree.get(self, key)?;
+        let row = match before.as_deref().map(ChunkRecord::decode).transpose()? {
+            Some(ChunkRecord::Row(link)) => Some(link.id),
+            _ => None,
+        };
+        let content = working
+            .dirty
+            .remove(&(inode, index))
+            .expect("the caller has found it");
+        let length = content
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
+        match length {
+            0 => {
+                working.tree.remove(self, key)?;
+            }
+            1..=MAX_INLINE => {
+                let record = ChunkRecord::Inline(&content[..length]).encode();
+                working.tree.put(self, key, &record)?;
+            }
+            _ => {
+                let id = row.unwrap_or(working.next_chunk);
+                if row.is_none() {
+                    working.next_chunk += 1;
+                    working.chunks += 1;
+                }
+                let (message, tag) = self.keys.chunks.seal(id, &content);
+                let record = ChunkRecord::Row(Link { id, tag }).encode();
+                working.tree.put(self, key, &record)?;
+                self.store
+                    .queue([((Table::Chunk, id), Some(message.into()))].into());
+                self.keep_chunk(tag, Arc::new(content));
+            }
+        }
+        if let (Some(id), 0..=MAX_INLINE) = (row, length) {
+            working.chunks -= 1;
+            working.freed.push(id);
+        }
+        let (was, is) = (before.is_some(), length > 0);
+        if was != is {
+            let mut attributes = self.find(working, inode)?;
+            attributes.stored = attributes.stored + u64::from(is) - u64::from(was);
+            self.put(working, &attributes)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a change for which the disk has no room, before it is made: what was accepted can then be committed.
+    pub(crate) fn check_room(&self, working: &mut Working, chunks: usize) -> Result<()> {
+        // A change without content counts too: it adds to the tree.
+        let chunks = chunks + 1;
+        if working.room < chunks {
+            let dirty = working.dirty.len() + working.tree.dirty() + chunks;
+            let needed = RESERVE + SPREAD * (dirty * CHUNK_SIZE) as u64;
+            let available = self.available()?;
+            let Some(rest) = available.checked_sub(needed) else {
+                return Err(VolumeError::Full(format!(
+                    "{available} bytes are left on the disk of {}, expected {needed} at least",
+                    self.store.directory().display()
+                )));
+            };
+            let step = (rest / SPREAD / CHUNK_SIZE as u64).min(ROOM_STEP);
+            working.room = chunks + usize::try_from(step).expect("a step is small");
+        }
+        working.room -= chunks;
+        Ok(())
+    }
+
+    /// Bytes that the disk and the free pages of the database have for more, once the log was written back and has its full
+    /// size.
+    pub(crate) fn available(&self) -> Result<u64> {
+        if !self.store.is_durable() {
+            return Ok(u64::MAX);
+        }
+        let directory = self.store.directory();
+        let disk = statvfs(directory)
+            .map_err(|errno| VolumeError::io(directory.display().to_string(), errno.into()))?;
+        let available = disk.f_bavail * disk.f_frsize + self.store.free_bytes()?;
+        Ok(available.saturating_sub(self.store.growth()?))
+    }
+}
+
+/// Encrypts the dirty nodes and the superblock into `rows`; returns the root of the state.
+pub(crate) fn seal_state(
+    keys: &Keys,
+    tree: &mut Tree,
+    superblock: &mut Superblock,
+    rows: &mut Batch,
+    keep: &mut dyn FnMut(u64, Tag, &Arc<crate::node::Node>),
+) -> [u8; 32] {
+    rows.extend(
+        tree.take_freed()
+            .into_iter()
+            .map(|id| ((Table::Node, id), None)),
+    );
+    tree.seal(&mut |id, node| {
+        let (message, tag) = keys.nodes.seal(id, &node.encode());
+        rows.insert((Table::Node, id), Some(message.into()));
+        keep(id, tag, node);
+        tag
+    });
+    superblock.tree = tree.root();
+    superblock.level = tree.level();
+    superblock.next_node = tree.next();
+    let text = superblock.encode();
+    let (mut row, tag) = keys.superblock.seal(SUPERBLOCK_ROW, &text);
+    row.extend(tag);
+    rows.insert((Table::Volume, SUPERBLOCK_ROW), Some(row.into()));
+    keys.root(&text)
+}

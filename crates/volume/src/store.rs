@@ -1,0 +1,509 @@
+//! The database: rows of ciphertext, read by many threads while one commits.
+//!
+//! The file is the host's. SQLite is given no chance to be led: the schema must be ours to the letter, triggers and views
+//! are off, lengths are limited, the write-ahead log's index is in our memory instead of a shared file, nothing is
+//! mapped. What the rows hold is judged by the callers, who authenticate each.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::error::{Result, VolumeError};
+
+/// The name of the database in the volume's directory.
+pub(crate) const FILE_NAME: &str = "volume.sqlite";
+const WAL_NAME: &str = "volume.sqlite-wal";
+
+/// `PRAGMA application_id`: "SCNV".
+const APPLICATION: i32 = i32::from_be_bytes(*b"SCNV");
+const VERSION: i32 = 1;
+/// Bytes of a page: one holds one node.
+const PAGE_SIZE: i32 = 8_192;
+/// Pages in the write-ahead log after which it is written back: 16 MiB.
+const CHECKPOINT_PAGES: i32 = 2_048;
+/// No row is longer than this.
+const MAX_LENGTH: i32 = 1 << 20;
+/// Keeps the log's index in memory and lets the connections of one process share the file that it locks.
+const EXCLUSIVE_VFS: &str = "unix-excl";
+
+/// The tables of the database.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Table {
+    /// The header (row 0) and the superblock (row 1).
+    Volume,
+    /// Nodes of the tree.
+    Node,
+    /// Contents of files.
+    Chunk,
+}
+
+impl Table {
+    pub(crate) const ALL: [Self; 3] = [Self::Volume, Self::Node, Self::Chunk];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Volume => "volume",
+            Self::Node => "node",
+            Self::Chunk => "chunk",
+        }
+    }
+
+    fn schema(self) -> String {
+        let name = self.name();
+        format!("CREATE TABLE {name}(id INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT")
+    }
+}
+
+/// Rows that wait to be written, by table and number; None removes a row.
+pub(crate) type Batch = BTreeMap<(Table, u64), Option<Arc<[u8]>>>;
+
+/// The rows of one volume.
+pub(crate) struct Store {
+    path: PathBuf,
+    /// Whether nobody may change the file, so that it is read without locks.
+    immutable: bool,
+    readers: Mutex<Vec<Connection>>,
+    writer: Mutex<Option<Connection>>,
+    /// Of an ephemeral volume: where changed rows go, for as long as the process lives.
+    scratch: Option<Mutex<Connection>>,
+    unsaved: RwLock<Batch>,
+}
+
+impl Store {
+    /// Makes an empty database; nothing may be in its place.
+    pub(crate) fn create(directory: &Path) -> Result<Self> {
+        let path = directory.join(FILE_NAME);
+        let store = Self::new(path, false, None);
+        let connection =
+            store.connect(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        connection.pragma_update(None, "page_size", PAGE_SIZE)?;
+        set_up_log(&connection)?;
+        store.set_writer(connection);
+        Ok(store)
+    }
+
+    /// Opens a database for reading and writing.
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
+        let store = Self::new(directory.join(FILE_NAME), false, None);
+        let complete = !needs_recovery(directory);
+        let connection = store.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        check_schema(&connection)?;
+        if complete {
+            store.check_length(&connection)?;
+        }
+        set_up_log(&connection)?;
+        store.set_writer(connection);
+        Ok(store)
+    }
+
+    /// Opens a database that nobody changes, for reading.
+    ///
+    /// # Errors
+    /// [`VolumeError::InUse`] if the last writer left a write-ahead log behind that must be applied first.
+    pub(crate) fn open_immutable(directory: &Path) -> Result<Self> {
+        if needs_recovery(directory) {
+            return Err(VolumeError::InUse {
+                directory: directory.display().to_string(),
+                reason: "its last writer was killed; open it for writing once",
+            });
+        }
+        let store = Self::new(directory.join(FILE_NAME), true, None);
+        let connection = store.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        check_schema(&connection)?;
+        store.check_length(&connection)?;
+        store.put_back(connection);
+        Ok(store)
+    }
+
+    /// Opens a database for reading; what is written goes to a file without a name and ends with the process.
+    pub(crate) fn open_ephemeral(directory: &Path) -> Result<Self> {
+        let scratch = Connection::open("")?;
+        scratch.pragma_update(None, "page_size", PAGE_SIZE)?;
+        scratch.pragma_update(None, "synchronous", "OFF")?;
+        for table in Table::ALL {
+            scratch.execute(&table.schema(), ())?;
+        }
+        Ok(Self {
+            scratch: Some(Mutex::new(scratch)),
+            ..Self::open_immutable(directory)?
+        })
+    }
+
+    fn new(path: PathBuf, immutable: bool, scratch: Option<Mutex<Connection>>) -> Self {
+        Self {
+            path,
+            immutable,
+            readers: Mutex::default(),
+            writer: Mutex::default(),
+            scratch,
+            unsaved: RwLock::default(),
+        }
+    }
+
+    fn set_writer(&self, connection: Connection) {
+        *lock(&self.writer) = Some(connection);
+    }
+
+    /// Whether changes are kept.
+    pub(crate) fn is_durable(&self) -> bool {
+        !self.immutable
+    }
+
+    /// The directory of the database.
+    pub(crate) fn directory(&self) -> &Path {
+        self.path.parent().expect("the database has a name")
+    }
+
+    fn connect(&self, flags: OpenFlags) -> Result<Connection> {
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = if self.immutable {
+            let uri = immutable_uri(&self.path);
+            Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)
+        } else {
+            Connection::open_with_flags_and_vfs(&self.path, flags, EXCLUSIVE_VFS)
+        };
+        let connection = connection.map_err(|error| self.explain(error))?;
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_LENGTH)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 1)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+        connection
+            .execute_batch("PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA cache_size=-2048; PRAGMA temp_store=MEMORY")
+            .map_err(|error| self.explain(error))?;
+        Ok(connection)
+    }
+
+    fn explain(&self, error: rusqlite::Error) -> VolumeError {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::CannotOpen) if !self.path.exists() => VolumeError::Missing {
+                directory: self.directory().display().to_string(),
+                reason: format!("got no file {FILE_NAME}"),
+            },
+            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+                VolumeError::io(
+                    self.path.display().to_string(),
+                    std::fs::OpenOptions::new()
+                        .read(true)
+                        .write(!self.immutable)
+                        .open(&self.path)
+                        .err()
+                        .unwrap_or_else(|| std::io::Error::other(error.to_string())),
+                )
+            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => VolumeError::InUse {
+                directory: self.directory().display().to_string(),
+                reason: "another process has its database open",
+            },
+            _ => error.into(),
+        }
+    }
+
+    /// Calls `read` with a row, if there is one.
+    pub(crate) fn read<T>(
+        &self,
+        table: Table,
+        id: u64,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>> {
+        let unsaved = self
+            .unsaved
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&(table, id))
+            .cloned();
+        if let Some(row) = unsaved {
+            return Ok(row.map(|row| read(&row)));
+        }
+        let mut read = Some(read);
+        if let Some(scratch) = &self.scratch {
+            if let Some(value) = select(&lock(scratch), table, id, &mut read)? {
+                return Ok(Some(value));
+            }
+        }
+        let connection = self.reader()?;
+        let value = select(&connection, table, id, &mut read);
+        self.put_back(connection);
+        value
+    }
+
+    /// Bytes of the database's pages that hold nothing.
+    pub(crate) fn free_bytes(&self) -> Result<u64> {
+        self.pages("freelist_count")
+    }
+
+    /// Bytes of all the database's pages.
+    pub(crate) fn database_bytes(&self) -> Result<u64> {
+        self.pages("page_count")
+    }
+
+    /// Bytes by which database and log will grow without more being written.
+    pub(crate) fn growth(&self) -> Result<u64> {
+        let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        let log = u64::from(CHECKPOINT_PAGES.unsigned_abs() * PAGE_SIZE.unsigned_abs());
+        let log = log.saturating_sub(length(&self.path.with_file_name(WAL_NAME)));
+        Ok(log + self.database_bytes()?.saturating_sub(length(&self.path)))
+    }
+
+    fn pages(&self, pragma: &str) -> Result<u64> {
+        let connection = self.reader()?;
+        let pages = connection.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0));
+        self.put_back(connection);
+        Ok(u64::from(pages?) * u64::from(PAGE_SIZE.unsigned_abs()))
+    }
+
+    /// Refuses a database, all of whose pages are in its file, if that has another length.
+    fn check_length(&self, connection: &Connection) -> Result<()> {
+        let pages =
+            connection.pragma_query_value(None, "page_count", |row| row.get::<_, u32>(0))?;
+        let expected = u64::from(pages) * u64::from(PAGE_SIZE.unsigned_abs());
+        let found = std::fs::metadata(&self.path)
+            .map_err(|error| VolumeError::io(self.path.display().to_string(), error))?
+            .len();
+        if found != expected {
+            return Err(VolumeError::forged(
+                "the volume's database",
+                format!("it is truncated or extended: got {found} bytes, expected {expected}"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether a directory holds a database.
+    pub(crate) fn is_in(directory: &Path) -> bool {
+        directory.join(FILE_NAME).exists()
+    }
+
+    fn reader(&self) -> Result<Connection> {
+        let pooled = lock(&self.readers).pop();
+        pooled.map_or_else(|| self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY), Ok)
+    }
+
+    fn put_back(&self, connection: Connection) {
+        lock(&self.readers).push(connection);
+    }
+
+    /// The numbers of all saved rows of a table, sorted.
+    pub(crate) fn ids(&self, table: Table) -> Result<Vec<u64>> {
+        let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let mut statement =
+            connection.prepare(&format!("SELECT id FROM {} ORDER BY id", table.name()))?;
+        let ids = statement.query_map((), |row| row.get::<_, i64>(0))?;
+        ids.map(|id| Ok(u64::from_ne_bytes(id?.to_ne_bytes())))
+            .collect()
+    }
+
+    /// Lets rows wait for [`Store::save`]; they are read as if they were saved.
+    pub(crate) fn queue(&self, rows: Batch) {
+        self.unsaved
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(rows);
+    }
+
+    /// All rows that wait.
+    pub(crate) fn waiting(&self) -> Batch {
+        self.unsaved
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Writes rows in one transaction that is on the disk when this returns. They wait no longer then; on failure they
+    /// still do, and the database is as it was.
+    pub(crate) fn save(&self, rows: &Batch) -> Result<()> {
+        match &self.scratch {
+            Some(scratch) => write_rows(&mut lock(scratch), rows)?,
+            None => {
+                let mut writer = lock(&self.writer);
+                let connection = writer.as_mut().ok_or(VolumeError::ReadOnly)?;
+                let written = write_rows(connection, rows);
+                if matches!(written, Err(VolumeError::Full(_))) {
+                    // The log may have room once its pages were written back.
+                    let restart = "PRAGMA wal_checkpoint(RESTART)";
+                    if connection.query_row(restart, (), |_| Ok(())).is_err() {
+                        return written;
+                    }
+                    write_rows(connection, rows)?;
+                } else {
+                    written?;
+                }
+            }
+        }
+        let mut unsaved = self.unsaved.write().unwrap_or_else(PoisonError::into_inner);
+        for (place, row) in rows {
+            let same = |waiting: &Option<Arc<[u8]>>| match (waiting, row) {
+                (Some(waiting), Some(row)) => Arc::ptr_eq(waiting, row),
+                (None, None) => true,
+                _ => false,
+            };
+            if unsaved.get(place).is_some_and(same) {
+                unsaved.remove(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates the tables of a new database together with its first rows, in one transaction.
+    pub(crate) fn initialise(&self, rows: &Batch) -> Result<()> {
+        let mut writer = lock(&self.writer);
+        let connection = writer.as_mut().ok_or(VolumeError::ReadOnly)?;
+        let transaction = connection.transaction()?;
+        transaction.pragma_update(None, "application_id", APPLICATION)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+        for table in Table::ALL {
+            transaction.execute(&table.schema(), ())?;
+        }
+        execute(&transaction, rows)?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Writes a copy of the saved rows to a new database file, compacted, while the volume may be in use.
+    pub(crate) fn copy_to(&self, path: &Path) -> Result<()> {
+        let source = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        let mut copy = Connection::open_with_flags_and_vfs(path, flags, EXCLUSIVE_VFS)?;
+        let backup = rusqlite::backup::Backup::new(&source, &mut copy)?;
+        // All pages in one step: a step that is interrupted by a commit would begin anew.
+        backup.step(-1)?;
+        drop(backup);
+        copy.pragma_update(None, "journal_mode", "DELETE")?;
+        copy.close().map_err(|(_, error)| error)?;
+        Ok(())
+    }
+
+    /// Writes the log back and removes it, so that the database is one file.
+    pub(crate) fn close(&self) -> Result<()> {
+        lock(&self.readers).clear();
+        let Some(connection) = lock(&self.writer).take() else {
+            return Ok(());
+        };
+        connection.close().map_err(|(_, error)| error.into())
+    }
+}
+
+/// Whether a write-ahead log is left whose pages are not in the database.
+pub(crate) fn needs_recovery(directory: &Path) -> bool {
+    std::fs::metadata(directory.join(WAL_NAME)).is_ok_and(|log| log.len() > 0)
+}
+
+fn set_up_log(connection: &Connection) -> Result<()> {
+    let mode: String = connection.query_row("PRAGMA journal_mode=WAL", (), |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(VolumeError::io(
+            "the volume's database",
+            std::io::Error::other(format!(
+                "its file system allows no write-ahead log: got {mode}"
+            )),
+        ));
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.query_row(
+        &format!("PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}"),
+        (),
+        |_| Ok(()),
+    )?;
+    Ok(())
+}
+
+fn check_schema(connection: &Connection) -> Result<()> {
+    let changed = |reason: String| VolumeError::forged("the volume's database", reason);
+    let mut statement =
+        connection.prepare("SELECT sql FROM sqlite_schema ORDER BY rowid LIMIT 4")?;
+    let found = statement
+        .query_map((), |row| row.get::<_, Option<String>>(0))?
+        .collect::<std::result::Result<Vec<_>, _>>()?;
+    let expected = Table::ALL.map(|table| Some(table.schema()));
+    if found.is_empty() {
+        return Err(VolumeError::Missing {
+            directory: connection.path().unwrap_or_default().to_owned(),
+            reason: "the database has no tables".to_owned(),
+        });
+    }
+    if found != expected {
+        return Err(changed("its schema is not that of a volume".to_owned()));
+    }
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let numbers = (number("application_id")?, number("user_version")?);
+    if numbers != (APPLICATION, VERSION) {
+        return Err(changed(format!(
+            "its application id and version are {numbers:?}, expected {:?}",
+            (APPLICATION, VERSION)
+        )));
+    }
+    Ok(())
+}
+
+fn select<T, F: FnOnce(&[u8]) -> T>(
+    connection: &Connection,
+    table: Table,
+    id: u64,
+    read: &mut Option<F>,
+) -> Result<Option<T>> {
+    let sql = match table {
+        Table::Volume => "SELECT data FROM volume WHERE id = ?",
+        Table::Node => "SELECT data FROM node WHERE id = ?",
+        Table::Chunk => "SELECT data FROM chunk WHERE id = ?",
+    };
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query((row_id(id),))?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let bytes = row.get_ref(0)?.as_blob().map_err(|error| {
+        VolumeError::forged(format!("row {id} of {}", table.name()), error.to_string())
+    })?;
+    Ok(read.take().map(|read| read(bytes)))
+}
+
+fn write_rows(connection: &mut Connection, rows: &Batch) -> Result<()> {
+    let transaction =
+        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    execute(&transaction, rows)?;
+    Ok(transaction.commit()?)
+}
+
+fn execute(connection: &Connection, rows: &Batch) -> Result<()> {
+    for ((table, id), row) in rows {
+        let name = table.name();
+        match row {
+            Some(bytes) => connection
+                .prepare_cached(&format!("REPLACE INTO {name}(id, data) VALUES (?, ?)"))?
+                .execute((row_id(*id), &**bytes))?,
+            None => connection
+                .prepare_cached(&format!("DELETE FROM {name} WHERE id = ?"))?
+                .execute((row_id(*id),))?,
+        };
+    }
+    Ok(())
+}
+
+fn row_id(id: u64) -> i64 {
+    i64::from_ne_bytes(id.to_ne_bytes())
+}
+
+/// A database that is read without locks and without a log: nobody may write to it meanwhile.
+fn immutable_uri(path: &Path) -> String {
+    use std::fmt::Write;
+    use std::os::unix::ffi::OsStrExt;
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'-' | b'_' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                uri.push(char::from(*byte));
+            }
+            _ => write!(uri, "%{byte:02X}").expect("strings grow"),
+        }
+    }
+    uri + "?immutable=1"
+}
+
+/// Locks a mutex whatever became of a thread that held it: what it guards is consistent between calls.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
