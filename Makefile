@@ -1,7 +1,7 @@
 # make setup | demo | test | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test test-rust test-unit test-integration lint check-help format bench bench-binaryfs bench-attestation fuzz lock clean
+.PHONY: setup demo test test-rust test-unit test-integration lint check-help format crash-test schema bench bench-binaryfs bench-attestation fuzz lock clean
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -45,8 +45,15 @@ format: setup
 	ruff format .
 	cargo fmt --all
 
+crash-test: setup
+	SCONIFY_CRASH_WRITES=1000 pytest tests/hostile/cas/test_crashes.py
+
+schema: setup
+	python -m sconify.policy.schema > docs/session.schema.json
+
 bench: setup
 	scripts/with-docker.sh python bench/flask.py
+	python -m bench.cas
 
 bench-binaryfs: setup
 	scripts/with-docker.sh python -m bench.binaryfs
@@ -57,6 +64,7 @@ bench-attestation: setup
 # Ten minutes for each format of evidence, all at once; FUZZ_SECONDS shortens it.
 fuzz: setup
 	python -m tests.fuzz_evidence --seconds=$(or $(FUZZ_SECONDS),600)
+	python -m tests.fuzz_sessions --seconds=$(or $(FUZZ_SECONDS),600)
 
 lock:
 	uv pip compile --quiet --generate-hashes --extra dev pyproject.toml -o requirements.lock

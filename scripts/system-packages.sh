@@ -10,12 +10,14 @@ packages=(
     docker-registry
     docker.io
     fuse3
+    gnupg
     gocryptfs
     iproute2
     mmdebstrap
     musl
     openssl
     pkg-config
+    postgresql
     python3-dev
     python3-venv
     skopeo

@@ -140,6 +140,11 @@ class Enclave:
         content = response.read()
         return Answer(response.status, json.loads(content) if content else None)
 
+    def get(self, path: str, *, token: str) -> Answer:
+        self._connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+        response = self._connection.getresponse()
+        return Answer(response.status, json.loads(response.read()))
+
     def challenge(self) -> str:
         answer = self.post("/v1/challenge", {"config_id": self.config_id})
         assert answer.status == 200, answer
@@ -213,7 +218,7 @@ def serve_environment() -> dict[str, str]:
 
 @contextmanager
 def running_cas(
-    state_dir: Path, *options: str, mode: str = "--debug", prefix: tuple[str, ...] = ()
+    state_dir: Path, *options: str, mode: str = "--debug", prefix: tuple[str, ...] = (), client_port: int = 0
 ) -> Iterator[RunningCas]:
     """Run `sconify cas serve` on free ports until the block ends."""
     ready, write_end = os.pipe()
@@ -224,7 +229,11 @@ def running_cas(
             [
                 *prefix,
                 *serve_command(
-                    *(f"--state-dir={state_dir}", "--client-listen=127.0.0.1:0", "--enclave-listen=127.0.0.1:0"),
+                    *(
+                        f"--state-dir={state_dir}",
+                        f"--client-listen=127.0.0.1:{client_port}",
+                        "--enclave-listen=127.0.0.1:0",
+                    ),
                     *(mode, f"--ready-fd={write_end}", *options),
                 ),
             ],

@@ -107,15 +107,17 @@ def source_date_epoch() -> int:
 
 
 def _plain_layer(choice: Choice, path: Path, epoch: int, compression: Compression) -> Layer:
-    """The tree of directories, the plain files and the links outside of encrypted regions.
+    """The tree of directories, the plain files and the links outside of encrypted and ephemeral regions.
 
-    Links stand on the disk for the kernel's own path walking; what counts is the index.
+    Links stand on the disk for the kernel's own path walking; what counts is the index. Of an ephemeral region only its
+    directory is there, for the engine's sake.
     """
     writer = LayerWriter(path, compression=compression, epoch=epoch)
     beside = choice.plan.beside
     for entry in beside.values():
         if entry.path not in ("/", choice.program.path):
             writer.add(entry)
+    prefixes = {region.prefix for region in choice.plan.regions}
     for planned in choice.plan.entries.values():
         entry = planned.entry
         if planned.reason == BASE_IMAGE or entry.path in ("/", choice.program.path) or entry.path in beside:
@@ -123,6 +125,9 @@ def _plain_layer(choice: Choice, path: Path, epoch: int, compression: Compressio
         if planned.kind is RegionKind.ENCRYPTED:
             if entry.type is EntryType.DIRECTORY:
                 writer.add(Entry(path=entry.path, type=EntryType.DIRECTORY, mode=0o755, mtime=epoch))
+        elif planned.kind is RegionKind.EPHEMERAL:
+            if entry.path in prefixes and entry.type is EntryType.DIRECTORY:
+                writer.add(Entry(path=entry.path, type=EntryType.DIRECTORY, mode=entry.mode, mtime=epoch))
         elif planned.kind is RegionKind.HOST and entry.type is EntryType.FILE:
             writer.add_bytes(entry.path, b"", mode=0o644)
         elif entry.type in (EntryType.FILE, EntryType.DIRECTORY, EntryType.SYMLINK):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import subprocess
-import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +17,33 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from sconify.attestation import vm
 from sconify.attestation.evidence import las_report_data
+from sconify.cli.errors import run_command
+from sconify.cli.main import sconify as command
 from sconify.platform_info import platform_info
 from tests import attestation_vectors, ratls_certificate
 from tests.amd_pki import AmdPki
 from tests.attestation_vectors import needs_vectors
-from tests.cas_server import serve_environment
+from tests.cas_server import serve_command, serve_environment
 from tests.intel_pki import NOW, IntelPki, Level, State, new_key, sgx_body, td_body
 
 INTEL, AMD = IntelPki(), AmdPki()
 
 
-def sconify(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sconify.cli.main", *map(str, arguments)],
-        env=serve_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def sconify(*arguments: object) -> Done:
+    """Run the command in this process: its libraries take longer to load than it takes to run."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        run_command(command, "sconify", [str(argument) for argument in arguments])
+    return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -79,7 +89,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def verify(files: Path, name: str, *options: object) -> subprocess.CompletedProcess[str]:
+def verify(files: Path, name: str, *options: object) -> Done:
     return sconify("attest", "verify", files / name, f"--test-root={files / 'roots.pem'}", f"--at={NOW}", *options)
 
 
@@ -195,7 +205,8 @@ def test_an_air_gapped_cas_takes_in_a_bundle(files: Path, tmp_path: Path) -> Non
 
 def test_test_roots_are_not_for_production(files: Path, tmp_path: Path) -> None:
     root = f"--test-root={files / 'roots.pem'}"
-    done = sconify("cas", "serve", "--production", f"--state-dir={tmp_path / 'state'}", root)
+    command = serve_command("--production", f"--state-dir={tmp_path / 'state'}", root)
+    done = subprocess.run(command, env=serve_environment(), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2
     assert "test roots are not for a CAS in production mode" in done.stderr
 

@@ -121,6 +121,7 @@ def test_secrets_for_a_program_in_a_confidential_vm(data: Data, kind: str, facto
     assert attested["evidence"] == kind
     assert attested["measurement"] == data.programs["trusting"].measurement
     assert attested["tolerated"] == "simulated-platform"  # a test root is no better
+    assert len(attested["quote"]) == 64
 
 
 @pytest.mark.parametrize(("kind", "factor"), [("tdx", {"tdx": TDX}), ("snp", {"snp": SNP})])

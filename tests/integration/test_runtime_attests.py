@@ -73,7 +73,9 @@ def test_program_runs_and_its_end_is_ours(setup: Setup, argument: str, code: int
     told = setup.cas.events()[-1]
     assert told["event"] == "service exited"
     assert told["config_id"] == f"{name}/web"
-    assert (told["status"], told["signal"]) == ((code, None) if code < 128 or code == 255 else (None, code - 128))
+    assert (told.get("status"), told.get("signal")) == (
+        (code, None) if code < 128 or code == 255 else (None, code - 128)
+    )
     assert "[SCONE|FATAL]" not in done.stderr
 
 

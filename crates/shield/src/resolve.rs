@@ -31,7 +31,7 @@ pub enum Resolved {
     },
     /// Into a writable region, whose tree the index does not know.
     Writable {
-        /// As in [`Resolved::Host`].
+        /// As in [`Resolved::Host`], but `..` may lead out of the region: where to, its own links decide.
         path: Vec<u8>,
         /// [`RegionKind::Ephemeral`] or [`RegionKind::Volume`].
         kind: RegionKind,
@@ -65,7 +65,7 @@ impl Index {
     /// of the index, `..` after them. A final slash (or `/.`) demands a directory and follows a final link.
     ///
     /// The walk ends where a host or writable region begins, unless other regions lie beneath that point and the
-    /// path goes on. A `..` that leads out of such a region again (by name: what the host's links do is not known here) is
+    /// path goes on. A `..` that leads out of a host region again (by name: what the host's links do is not known here) is
     /// followed in the index, so that no path reaches protected names through the kernel.
     ///
     /// # Errors
@@ -110,7 +110,9 @@ impl Index {
                 let goes_on =
                     self.has_region_beneath(&child_path) && after.iter().any(|&byte| byte != b'/');
                 if !goes_on {
-                    if let Some(way_out) = way_out(after) {
+                    if let Some(way_out) =
+                        (kind == RegionKind::Host).then(|| way_out(after)).flatten()
+                    {
                         position += way_out;
                         continue;
                     }

@@ -111,9 +111,11 @@ def _key_and_evidence(certificate: bytes) -> tuple[bytes, bytes]:
     wanted = der.oid(TAGGED_EVIDENCE)
     found = []
     for extension in der.parse(wrappers[0].content).expect(der.SEQUENCE).children():
-        name, *rest = extension.expect(der.SEQUENCE).children()
-        if name.expect(der.OBJECT_IDENTIFIER).content == wanted and rest:
-            found.append(rest[-1].expect(der.OCTET_STRING).content)
+        parts = extension.expect(der.SEQUENCE).children()
+        if len(parts) < 2:
+            raise UntrustedDataError("certificate: an extension has no value")
+        if parts[0].expect(der.OBJECT_IDENTIFIER).content == wanted:
+            found.append(parts[-1].expect(der.OCTET_STRING).content)
     if len(found) != 1:
         raise UntrustedDataError(f"certificate: got {len(found)} extensions {TAGGED_EVIDENCE}, expected one")
     return fields[6].expect(der.SEQUENCE).encoding, found[0]

@@ -1,4 +1,4 @@
-"""The two APIs of the CAS (docs/protocol.md, sections 4 and 5)."""
+"""The client API of the CAS (docs/protocol.md, section 5)."""
 
 from __future__ import annotations
 
@@ -13,59 +13,107 @@ import sconify
 from sconify.attestation import simulated
 from sconify.attestation.evidence import cas_report_data
 from sconify.attestation.judge import Mode
-from sconify.cas.errors import BadRequestError, MethodError, UnauthenticatedError
-from sconify.cas.http import Api, body, caller_or_none, json_response, not_found, parse_body
+from sconify.cas.access import Caller
+from sconify.cas.errors import BadRequestError, UnauthenticatedError
+from sconify.cas.http import Api, body, caller_or_none, json_response, not_found, parse_body, require_method
 from sconify.cas.keys import CasKey
-from sconify.cas.nonces import LIFETIME
-from sconify.cas.release import AttestRequest, ChallengeRequest, ExitRequest, Release
-from sconify.cas.sessions import Sessions
+from sconify.cas.messages import ProvisionRequest
+from sconify.cas.provisioning import Provisioning
+from sconify.cas.sessions import Sessions, SessionText
+from sconify.cas.values import PublicValues
+from sconify.policy.signed import MEDIA_TYPE, open_signed
 
 _SESSIONS = "/v1/sessions"
 _CREATE = (_SESSIONS, "/session")
+_HISTORY = "/v1/history/"
+_VALUES = "/v1/values/"
+_BEFORE_PROVISIONING = ("/v1/attest", "/v1/version", "/v1/provision")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
 class ClientApi(Api):
-    """Sessions, and what the CAS is.
+    """Sessions, public values, and what the CAS is.
 
     Args:
         sessions: The session operations.
+        values: The public values.
+        provisioning: Whether the CAS has an owner.
         key: The CAS key.
         mode: The mode that the CAS shows.
     """
 
-    def __init__(self, sessions: Sessions, *, key: CasKey, mode: Mode) -> None:
+    def __init__(
+        self, sessions: Sessions, *, values: PublicValues, provisioning: Provisioning, key: CasKey, mode: Mode
+    ) -> None:
         self._sessions = sessions
+        self._values = values
+        self._provisioning = provisioning
         self._key = key
         self._mode = mode
 
     def handle(self, request: Request) -> Response:
         """Route a request."""
         path = request.path
+        if path in _BEFORE_PROVISIONING:
+            return self._self(request)
+        self._provisioning.require()
+        if path == _SESSIONS and request.method == "GET":
+            return self._list(request)
         if path in _CREATE:
-            _require_method(request, "POST")
+            require_method(request, "POST")
             return self._put(request)
-        _require_method(request, "GET")
+        require_method(request, "GET")
         if path.startswith(f"{_SESSIONS}/"):
-            return self._read(request, path.removeprefix(f"{_SESSIONS}/"))
-        if path == "/v1/attest":
-            return self._attest(request)
-        if path == "/v1/version":
-            return json_response({"version": sconify.__version__})
+            return self._read(request, _name(path.removeprefix(f"{_SESSIONS}/")))
+        if path.startswith(_HISTORY):
+            return self._history(request, _name(path.removeprefix(_HISTORY)))
+        if path.startswith(_VALUES):
+            return json_response(self._values.get(path.removeprefix(_VALUES)))
         raise not_found(request)
 
+    def _self(self, request: Request) -> Response:
+        if request.path == "/v1/provision":
+            require_method(request, "POST")
+            message = parse_body(request, ProvisionRequest)
+            owner = self._provisioning.provision(
+                message.token, root_session=message.root_session, caller=_caller(request)
+            )
+            return json_response({"owner": owner}, status=201)
+        require_method(request, "GET")
+        if request.path == "/v1/attest":
+            return self._attest(request)
+        return json_response({"version": sconify.__version__})
+
     def _put(self, request: Request) -> Response:
-        caller = _caller(request)
         try:
             text = body(request).decode()
         except UnicodeDecodeError:
             raise BadRequestError("the session is no UTF-8 text") from None
+        signers: dict[str, str] = {}
+        if request.mimetype == MEDIA_TYPE:
+            text, signers = open_signed(text)
+        caller = Caller(key=caller_or_none(request), signers=signers)
+        if not caller.identities:
+            raise UnauthenticatedError(
+                "the client showed no certificate",
+                remedy="use a client certificate (curl --cert FILE --key FILE), or sign the session",
+            )
         return json_response({"hash": self._sessions.put(text, caller=caller)}, status=201)
 
     def _read(self, request: Request, name: str) -> Response:
-        caller = _caller(request)
-        found = self._sessions.read(name, caller=caller, wanted_hash=request.args.get("hash"))
-        return json_response({"session": found.text, "hash": found.hash})
+        found = self._sessions.read(name, caller=_caller(request), wanted_hash=request.args.get("hash"))
+        return json_response(_document(found))
+
+    def _history(self, request: Request, name: str) -> Response:
+        versions = self._sessions.history(name, caller=_caller(request))
+        keys = ("hash", "version", "created_at")
+        return json_response({"versions": [{key: _document(version)[key] for key in keys} for version in versions]})
+
+    def _list(self, request: Request) -> Response:
+        names, more = self._sessions.names(
+            namespace=request.args.get("namespace"), caller=_caller(request), after=request.args.get("after", "")
+        )
+        return json_response({"sessions": names, "more": more})
 
     def _attest(self, request: Request) -> Response:
         nonce = request.args.get("nonce", "")
@@ -81,44 +129,23 @@ class ClientApi(Api):
         return json_response({"evidence": evidence, "mode": self._mode.value, "key": key})
 
 
-class EnclaveApi(Api):
-    """Attestation and the release of configurations.
-
-    Args:
-        release: The operations.
-    """
-
-    def __init__(self, release: Release) -> None:
-        self._release = release
-
-    def handle(self, request: Request) -> Response:
-        """Route a request."""
-        if request.path not in ("/v1/challenge", "/v1/attest", "/v1/exit"):
-            raise not_found(request)
-        _require_method(request, "POST")
-        if request.path == "/v1/challenge":
-            nonce = self._release.challenge(parse_body(request, ChallengeRequest))
-            shown = base64.urlsafe_b64encode(nonce).rstrip(b"=").decode()
-            return json_response({"nonce": shown, "expires_in": LIFETIME})
-        if request.path == "/v1/attest":
-            sealed, token = self._release.attest(parse_body(request, AttestRequest))
-            return json_response({"sealed": sealed, "session_token": token})
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme != "Bearer" or not token:
-            raise UnauthenticatedError("the request has no session token (Authorization: Bearer)")
-        self._release.exit(parse_body(request, ExitRequest), token=token)
-        return Response(status=204)
+def _document(session: SessionText) -> dict[str, object]:
+    return {
+        "session": session.text,
+        "hash": session.hash,
+        "version": session.version,
+        "created_at": session.created_at,
+    }
 
 
-def _caller(request: Request) -> str:
-    caller = caller_or_none(request)
-    if caller is None:
+def _name(path: str) -> str:
+    return path or "/"
+
+
+def _caller(request: Request) -> Caller:
+    key = caller_or_none(request)
+    if key is None:
         raise UnauthenticatedError(
             "the client showed no certificate", remedy="use a client certificate (curl --cert FILE --key FILE)"
         )
-    return caller
-
-
-def _require_method(request: Request, method: str) -> None:
-    if request.method != method:
-        raise MethodError(f"method {request.method[:20]} is not for {request.path[:200]!r}, expected {method}")
+    return Caller(key=key)

@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from sconify.attestation import simulated
@@ -35,7 +36,7 @@ def attest_cas(
     *,
     allow_debug: bool,
     expected_key: bytes | None = None,
-    expected_measurement: str | None = None,
+    expected_measurements: Collection[str] = (),
     timeout: float = DEFAULT_TIMEOUT,
     retries: int | None = None,
 ) -> AttestedCas:
@@ -45,7 +46,7 @@ def attest_cas(
         address: Its client API.
         allow_debug: Accept a CAS in debug mode and evidence that anybody can forge.
         expected_key: SHA-256 of the CAS key's SubjectPublicKeyInfo; None accepts any key that is attested.
-        expected_measurement: What the CAS must run, 64 hex digits; None accepts any.
+        expected_measurements: What the CAS may run, 64 hex digits each; empty accepts any.
         timeout: Seconds that it may take.
         retries: How often a CAS that can't be reached is tried again; None takes SCONE_CLI_RETRIES, or 3.
 
@@ -78,8 +79,14 @@ def attest_cas(
             "(`sconify cas attest --only_for_testing-debug`, `sconify_image --cas-debug`)",
         )
     measurement = evidence.measurement.hex()
-    if expected_measurement is not None and measurement != expected_measurement.lower():
-        raise _untrusted(address, f"it runs {measurement}, expected {expected_measurement.lower()}")
+    if expected_measurements and measurement not in {expected.lower() for expected in expected_measurements}:
+        expected = " or ".join(expected.lower() for expected in expected_measurements)
+        raise UntrustedDataError(
+            f"Error during attestation of CAS {address}",
+            remedy="check the address, and ask the owner of the CAS",
+        ) from UntrustedDataError(
+            f"Enclave hash does not match expectation: it runs {measurement}, expected {expected}"
+        )
     return AttestedCas(
         address, answer.certificate, mode, evidence.kind, measurement, datetime.now(UTC).isoformat(timespec="seconds")
     )

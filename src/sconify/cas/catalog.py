@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import datetime
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from sconify.cas.configuration import ServiceConfiguration, build_configuration
 from sconify.cas.store import Store, StoredSession
+from sconify.policy.formats import SecretValue
 from sconify.policy.model import Session
 from sconify.policy.session import parse_session, session_hash
 
 _CAPACITY = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedSecrets:
+    """The secrets of a session at one moment.
+
+    Attributes:
+        values: Their values by name; tokens are not among them.
+        good_until: Until when they stay the same; None: as long as the version of the session is the newest.
+    """
+
+    values: Mapping[str, SecretValue] = field(repr=False)
+    good_until: datetime.datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,27 +37,17 @@ class LoadedSession:
     Attributes:
         stored: What the store has.
         model: Its parsed text.
+        kept: What others keep with it while it is in use: results that hold as long as the version is the newest.
     """
 
     stored: StoredSession
     model: Session
-    _configurations: dict[str, ServiceConfiguration] = field(default_factory=dict, repr=False, compare=False)
+    kept: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def hash(self) -> str:
         """The session hash, 64 hex digits."""
         return session_hash(self.model)
-
-    def configuration(self, service_name: str) -> ServiceConfiguration | None:
-        """Return what a service of the session gets, or None if there is no such service."""
-        known = self._configurations.get(service_name)
-        if known is None:
-            service = self.model.service(service_name)
-            if service is None:
-                return None
-            known = build_configuration(self.model, service, secrets=self.stored.secrets)
-            self._configurations[service_name] = known
-        return known
 
 
 class Catalog:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from sconify.cas.attested import AttestedCas
 from sconify.cas.connection import DEFAULT_TIMEOUT, CasConnection, CasRefusedError
@@ -12,6 +13,7 @@ from sconify.cas.identity import Identity
 from sconify.cas.session_text import with_predecessor
 from sconify.errors import ServiceError, UserError
 from sconify.policy.session import parse_session
+from sconify.policy.signed import MEDIA_TYPE
 
 _CONFLICT = 409
 _UPDATE_ATTEMPTS = 3
@@ -23,6 +25,17 @@ class StoredSession:
 
     text: str = field(repr=False)  # it may hold secrets
     hash: str
+
+
+@dataclass(frozen=True)
+class SessionVersion:
+    """What is known of one version of a session."""
+
+    version: int
+    """From 1."""
+    hash: str
+    created_at: int
+    """Seconds since 1970."""
 
 
 class CasClient:
@@ -58,6 +71,17 @@ class CasClient:
             UntrustedDataError: The server is not the attested CAS.
         """
         answer = self._connection.request("POST", "/v1/sessions", body=text.encode())
+        return self._hash(answer.document)
+
+    def create_signed_session(self, document: str) -> str:
+        """Store a signed session (``sconify.policy.signed``); return the hash of the stored version.
+
+        Raises:
+            CasRefusedError: A signature is not valid, the session is not, or it is not allowed.
+            ServiceError: The CAS can't be reached, or failed.
+            UntrustedDataError: The server is not the attested CAS.
+        """
+        answer = self._connection.request("POST", "/v1/sessions", body=document.encode(), content_type=MEDIA_TYPE)
         return self._hash(answer.document)
 
     def update_session(self, text: str) -> str:
@@ -126,6 +150,61 @@ class CasClient:
         if not isinstance(text, str):
             raise self._malformed("session")
         return StoredSession(text, self._hash(document))
+
+    def list_sessions(self, namespace: str | None = None) -> list[str]:
+        """Return the names of the sessions that the client may list, those below a namespace or all.
+
+        Raises:
+            ServiceError: The CAS can't be reached, or failed.
+            UntrustedDataError: The server is not the attested CAS.
+        """
+        found: list[str] = []
+        while True:
+            query = {"after": found[-1] if found else ""} | ({"namespace": namespace} if namespace else {})
+            document = self._connection.request("GET", f"/v1/sessions?{urlencode(query)}").document
+            names = document.get("sessions")
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise self._malformed("sessions")
+            found += names
+            if not names or document.get("more") is not True:
+                return found
+
+    def session_history(self, name: str) -> list[SessionVersion]:
+        """Return what is known of each version of a session, the first one first.
+
+        Raises:
+            CasRefusedError: No such session (status 404), or not allowed to read it.
+            ServiceError: The CAS can't be reached, or failed.
+            UntrustedDataError: The server is not the attested CAS.
+        """
+        document = self._connection.request("GET", f"/v1/history/{quote(name, safe='/~')}").document
+        try:
+            versions = [
+                SessionVersion(int(version["version"]), self._hash(version), int(version["created_at"]))
+                for version in document["versions"]
+            ]
+        except (KeyError, TypeError, ValueError):
+            raise self._malformed("versions") from None
+        if not versions:
+            raise self._malformed("versions")
+        return versions
+
+    def provision(self, token: str, *, root_session: str | None) -> str:
+        """Become the owner of a new CAS; return the owner's key hash.
+
+        Raises:
+            CasRefusedError: The token is another one, the CAS has an owner already, or the session is none.
+            ServiceError: The CAS can't be reached, or failed.
+            UntrustedDataError: The server is not the attested CAS.
+        """
+        body = json.dumps({"token": token, "root_session": root_session}).encode()
+        document = self._connection.request(
+            "POST", "/v1/provision", body=body, content_type="application/json"
+        ).document
+        owner = document.get("owner")
+        if not isinstance(owner, str):
+            raise self._malformed("owner")
+        return owner
 
     def ensure_namespace(self, name: str) -> bool:
         """Create the session that stands for a namespace, and each one above it, where they do not exist.

@@ -100,6 +100,16 @@ class ClientConfig:
             raise self._damaged('"default_cas" is no text')
         return CasAddress.parse(text)
 
+    def set_default(self, address: CasAddress) -> None:
+        """Make an attested CAS the default.
+
+        Raises:
+            UserError: The file is damaged.
+            ServiceError: It can't be written.
+        """
+        with self._changing() as document:
+            document["default_cas"] = str(address)
+
     def record(self, cas: AttestedCas, *, replace: bool = False) -> None:
         """Record an attested CAS; the first one becomes the default.
 

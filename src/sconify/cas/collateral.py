@@ -38,11 +38,11 @@ RENEWAL = 24 * 3600
 PREFETCH = 7 * 24 * 3600
 """Seconds before its end from which on kept collateral is fetched anew in the background."""
 RETRY = 60
-"""Seconds after a failure within which the same is not fetched again."""
+"""Seconds within which the same is not fetched again, whether it was got or not."""
 
 _FETCH_WAIT = 10.0
 _RENEWAL_INTERVAL = 3600.0
-_MAX_PARSED = 256
+_MAX_KEPT = 256
 _OFFLINE = "import it with `sconify cas collateral import`, or let the CAS fetch it (--pcs, --kds)"
 
 _log = logging.getLogger("sconify.cas")
@@ -115,7 +115,7 @@ class Collateral:
         self._fetcher = fetcher
         self._test_roots = test_roots
         self._fetching = threading.Lock()
-        self._failures: OrderedDict[str, tuple[int, str]] = OrderedDict()
+        self._asked: OrderedDict[str, tuple[int, str]] = OrderedDict()
         self._parsed: OrderedDict[bytes, IntelCollateral] = OrderedDict()
 
     def intel(self, genuine: GenuineQuote, *, at: int) -> IntelCollateral:
@@ -321,25 +321,26 @@ class Collateral:
         return found
 
     def _fetch(self, name: str, fetch: Callable[[Fetcher], None], at: int) -> str:
-        """Fetch, and return why it did not work; one fetch at a time, and none for what has just failed."""
+        """Fetch, and return why it did not work; one fetch at a time, and none for what was just asked for."""
         if self._fetcher is None:
             return "none is fetched"
         if not self._fetching.acquire(timeout=_FETCH_WAIT):
             return "other collateral is being fetched"
         try:
-            failed_at, reason = self._failures.get(name, (0, ""))
-            if failed_at <= at < failed_at + RETRY:
+            asked_at, reason = self._asked.get(name, (0, ""))
+            if asked_at <= at < asked_at + RETRY:
                 return reason
+            reason = ""
             try:
                 fetch(self._fetcher)
             except SconifyError as error:
                 _log.warning("collateral %s was not fetched: %s", name, error.what)
-                self._failures[name] = (at, error.what)
-                if len(self._failures) > _MAX_PARSED:
-                    self._failures.popitem(last=False)
-                return error.what
-            self._failures.pop(name, None)
-            return ""
+                reason = error.what
+            self._asked[name] = (at, reason)
+            self._asked.move_to_end(name)
+            if len(self._asked) > _MAX_KEPT:
+                self._asked.popitem(last=False)
+            return reason
         finally:
             self._fetching.release()
 
@@ -348,7 +349,7 @@ class Collateral:
         found = self._parsed.get(data)
         if found is None:
             found = self._parsed[data] = IntelCollateral.parse(data)
-            if len(self._parsed) > _MAX_PARSED:
+            if len(self._parsed) > _MAX_KEPT:
                 self._parsed.popitem(last=False)
         return found
 

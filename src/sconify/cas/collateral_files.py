@@ -102,5 +102,7 @@ def _product(root: x509.Name, name: str) -> Product:
     names = [str(one.value) for one in root.get_attributes_for_oid(x509.NameOID.COMMON_NAME)]
     product = next((product for product in Product if names == [f"ARK-{product}"]), None)
     if product is None:
-        raise UserError(f"{name} is by {names}, expected AMD's root for {', '.join(Product)}", remedy=_REMEDY)
+        raise UserError(
+            f"{name} is by {', '.join(names) or 'nobody'}, expected AMD's root for {', '.join(Product)}", remedy=_REMEDY
+        )
     return product

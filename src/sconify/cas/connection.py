@@ -16,7 +16,7 @@ import socket
 import ssl
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography import x509
@@ -54,6 +54,14 @@ class Answer:
     certificate: x509.Certificate
 
 
+@dataclass(frozen=True)
+class _Message:
+    method: str
+    path: str
+    body: bytes | None = field(repr=False)
+    content_type: str
+
+
 class CasConnection:
     """Sends requests to the client API of one CAS, each over its own connection.
 
@@ -80,7 +88,9 @@ class CasConnection:
         self._retries = _retries_from_environment() if retries is None else retries
         self._context = _tls_context(identity)
 
-    def request(self, method: str, path: str, *, body: bytes | None = None) -> Answer:
+    def request(
+        self, method: str, path: str, *, body: bytes | None = None, content_type: str = "application/yaml"
+    ) -> Answer:
         """Send one request and return its answer.
 
         Only a connection that could not be made is tried again: a request that was sent may have been acted on.
@@ -109,15 +119,13 @@ class CasConnection:
             watchdog.daemon = True
             watchdog.start()
             try:
-                return self._guarded_exchange(raw, method, path, body, deadline)
+                return self._guarded_exchange(raw, _Message(method, path, body, content_type), deadline)
             finally:
                 watchdog.cancel()
 
-    def _guarded_exchange(
-        self, raw: socket.socket, method: str, path: str, body: bytes | None, deadline: float
-    ) -> Answer:
+    def _guarded_exchange(self, raw: socket.socket, message: _Message, deadline: float) -> Answer:
         try:
-            return self._exchange(raw, method, path, body)
+            return self._exchange(raw, message)
         except TimeoutError:
             raise self._too_slow() from None
         except (OSError, http.client.HTTPException) as error:
@@ -132,7 +140,7 @@ class CasConnection:
         remaining = max(0.001, deadline - time.monotonic())
         return socket.create_connection((self.address.host, self.address.port), timeout=remaining)
 
-    def _exchange(self, raw: socket.socket, method: str, path: str, body: bytes | None) -> Answer:
+    def _exchange(self, raw: socket.socket, message: _Message) -> Answer:
         with self._context.wrap_socket(raw, server_hostname=_server_name(self.address)) as tls:
             der = tls.getpeercert(binary_form=True)
             if der is None:
@@ -146,9 +154,9 @@ class CasConnection:
             connection = http.client.HTTPConnection(self.address.host, self.address.port)
             connection.sock = tls
             headers = {"Accept": "application/json", "Connection": "close"}
-            if body is not None:
-                headers["Content-Type"] = "application/yaml"
-            connection.request(method, path, body=body, headers=headers)
+            if message.body is not None:
+                headers["Content-Type"] = message.content_type
+            connection.request(message.method, message.path, body=message.body, headers=headers)
             response = connection.getresponse()
             content = response.read(_MAX_ANSWER + 1)
             if len(content) > _MAX_ANSWER:

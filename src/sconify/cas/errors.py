@@ -53,6 +53,10 @@ class TooLargeError(UserError):
     status = 413
 
 
+class NotProvisionedError(ServiceError):
+    """The CAS has no owner yet."""
+
+
 def http_status(error: SconifyError) -> int:
     """Return the HTTP status of an error."""
     if isinstance(error, UntrustedDataError):

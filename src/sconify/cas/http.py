@@ -17,7 +17,14 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
 import sconify
-from sconify.cas.errors import BadRequestError, LengthRequiredError, NotFoundError, TooLargeError, http_status
+from sconify.cas.errors import (
+    BadRequestError,
+    LengthRequiredError,
+    MethodError,
+    NotFoundError,
+    TooLargeError,
+    http_status,
+)
 from sconify.errors import SconifyError
 from sconify.policy.keyhash import key_hash
 
@@ -113,6 +120,16 @@ def caller_or_none(request: Request) -> str | None:
     """Return the key hash of the client's certificate, or None if it has none."""
     spki = request.environ.get(PEER_KEY)
     return key_hash(spki) if spki else None
+
+
+def require_method(request: Request, method: str) -> None:
+    """Check the method of a request.
+
+    Raises:
+        MethodError: It is another one.
+    """
+    if request.method != method:
+        raise MethodError(f"method {request.method[:20]} is not for {request.path[:200]!r}, expected {method}")
 
 
 def not_found(request: Request) -> NotFoundError:

@@ -51,6 +51,10 @@ class CasKey:
         """The ``cas_key`` of launch manifests: SHA-256 of the SubjectPublicKeyInfo, 64 hex digits."""
         return hashlib.sha256(self.spki).hexdigest()
 
+    def sign(self, message: bytes) -> bytes:
+        """Return an ECDSA signature with SHA-256 in DER."""
+        return self.private.sign(message, ec.ECDSA(SHA256()))
+
     @property
     def key_hash(self) -> str:
         """The key hash that people compare."""

@@ -36,7 +36,7 @@ class Nonces:
     def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
-        self._authenticator = Authenticator(store.master_key, purpose="nonce")
+        self._authenticator = Authenticator(store.root_key, purpose="nonce")
         self._cleaning = threading.Lock()
         self._clean_at = 0.0
 

@@ -18,18 +18,31 @@ def with_predecessor(text: str, session_hash: str) -> str:
     Raises:
         UserError: The text is no session.
     """
+    return _with_member(text, "predecessor", session_hash)
+
+
+def with_name(text: str, name: str) -> str:
+    """Return a session's text under another name.
+
+    Raises:
+        UserError: The text is no session, or would be none with this name.
+    """
+    return _with_member(text, "name", name)
+
+
+def _with_member(text: str, key: str, value: str) -> str:
     session = parse_session(text)  # which also bounds what the loader below gets
     root = yaml.compose(text, Loader=yaml.CSafeLoader)
     assert isinstance(root, yaml.MappingNode)
-    node = next((value for key, value in root.value if key.value == "predecessor"), None)
+    node = next((value for name, value in root.value if name.value == key), None)
     if node is not None:
         start, end = node.start_mark.index, node.end_mark.index
         # An empty value has no width, and stands right behind the colon.
-        result = f'{text[:start]}{" " if start == end else ""}"{session_hash}"{text[end:]}'
+        result = f'{text[:start]}{" " if start == end else ""}"{value}"{text[end:]}'
     else:
         first = root.value[0][0].start_mark
         behind = ", " if root.flow_style else "\n" + " " * first.column
-        result = f'{text[: first.index]}"predecessor": "{session_hash}"{behind}{text[first.index :]}'
-    if parse_session(result) != session.model_copy(update={"predecessor": session_hash}):
-        raise BugError("the predecessor could not be written into the session")
+        result = f'{text[: first.index]}"{key}": "{value}"{behind}{text[first.index :]}'
+    if parse_session(result) != session.model_copy(update={key: value}):
+        raise BugError(f"the {key} could not be written into the session")
     return result

@@ -35,6 +35,28 @@ used_nonces = Table(
     Column("expires_at", BigInteger, nullable=False, index=True),
 )
 
+volume_states = Table(
+    "volume_states",
+    metadata,
+    Column("session", Text, primary_key=True),
+    Column("volume", Text, primary_key=True),
+    # A keyed digest of the volume's key: under another key there is another volume, with a state of its own.
+    Column("key_digest", LargeBinary, primary_key=True),
+    Column("counter", BigInteger, nullable=False),
+    # The run that advanced it last.
+    Column("run", Text, nullable=False),
+    Column("sealed_root", LargeBinary, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    # The service that may run once at a time only, as its configuration id.
+    Column("service", Text, primary_key=True),
+    Column("run", Text, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)
+
 collateral = Table(
     "collateral",
     metadata,
@@ -43,4 +65,13 @@ collateral = Table(
     Column("version", BigInteger, nullable=False),
     # It is no secret; sealed, the owner of the database can't replace a document by an older one of another name.
     Column("sealed_content", LargeBinary, nullable=False),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+    # A keyed digest of name and value: nobody but the CAS can set it.
+    Column("digest", LargeBinary, nullable=False),
 )

@@ -44,7 +44,9 @@ def attest() -> None:
 @click.option("--policy", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
               help="Session that judges.  [default: the strict policy, any program]")  # fmt: skip
 @click.option("--service", metavar="NAME", help="Service of the session whose factors count.  [default: the first]")
-@click.option("--at", metavar="TIME", help="Judge as at this time: seconds since 1970, or 2026-06-01T12:00:00Z.  [now]")
+@click.option(
+    "--at", metavar="TIME", help="Judge as at this time: seconds since 1970, or 2026-06-01T12:00:00Z.  [default: now]"
+)
 @click.option("--test-root", "test_root_files", multiple=True, metavar="FILE", help="Root to trust besides; for tests.",
               type=click.Path(exists=True, dir_okay=False, path_type=Path))  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,9 +22,9 @@ from sconify.cas.collateral_memory import MemoryDocuments
 from sconify.cas.master_key import FileMasterKey
 from sconify.cas.service import MASTER_KEY_FILE
 from sconify.cas.store import Store
-from sconify.cli.cas_serve import DEFAULT_STATE_DIR
+from sconify.cli.cas_store import DEFAULT_STATE_DIR
 from sconify.cli.evidence_file import read_evidence
-from sconify.errors import UntrustedDataError, UserError
+from sconify.errors import ServiceError, UntrustedDataError, UserError
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -111,6 +112,7 @@ def fetch(file: Path, pcs: str, kds: str) -> None:
     Run it where there is a network, and import the bundle where there is none.
     """
     evidence = read_evidence(file)
+    logging.getLogger("sconify.cas").setLevel(logging.CRITICAL)  # what fails is told once, by the error below
     documents = MemoryDocuments()
     authorities = Authorities(Collateral(documents, fetcher=HttpFetcher(pcs=pcs, kds=kds)))
     now = int(time.time())
@@ -124,6 +126,8 @@ def fetch(file: Path, pcs: str, kds: str) -> None:
         if not documents.documents():
             raise
         click.echo(f"warning: {error.diagnostics()}", err=True)
+    except ServiceError as error:
+        raise ServiceError(error.what, remedy="give --pcs=URL or --kds=URL of a service that can be reached") from None
     click.echo(dump_bundle(Collateral(documents).export()))
 
 

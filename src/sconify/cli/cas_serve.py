@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import click
@@ -16,12 +17,12 @@ from sconify.attestation.authorities import parse_test_roots
 from sconify.attestation.judge import Mode
 from sconify.cas.collateral import renew_for_ever
 from sconify.cas.collateral_fetch import AMD_KDS, INTEL_PCS, HttpFetcher
-from sconify.cas.master_key import FileMasterKey
 from sconify.cas.server import Address, CasServer
 from sconify.cas.service import Cas
+from sconify.cli.cas_store import master_key_options, master_key_provider, store_options
 from sconify.errors import ServiceError
 
-DEFAULT_STATE_DIR = Path("~/.local/share/sconify/server").expanduser()
+_CHECKPOINT_SECONDS = 10
 
 
 class _AddressType(click.ParamType[Address]):
@@ -40,12 +41,7 @@ class _AddressType(click.ParamType[Address]):
 
 
 @click.command()
-@click.option(
-    "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=DEFAULT_STATE_DIR,
-    help="Where the CAS keeps its store and audit log.  [default: ~/.local/share/sconify/server]",
-)
+@store_options
 @click.option(
     "--client-listen",
     type=_AddressType(),
@@ -68,11 +64,7 @@ class _AddressType(click.ParamType[Address]):
     default=False,
     help="Debug accepts simulated evidence where a policy tolerates it: for tests only.  [default: production]",
 )
-@click.option(
-    "--master-key-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Key that encrypts the store; made at first start.  [default: master.key in the state directory]",
-)
+@master_key_options
 @click.option(
     "--pcs",
     metavar="URL",
@@ -96,6 +88,16 @@ class _AddressType(click.ParamType[Address]):
     metavar="FILE",
     help="PEM file with roots that are trusted as Intel's and AMD's are; for tests, with --debug only.",
 )
+@click.option(
+    "--accept-older-database",
+    is_flag=True,
+    help="Start although the database is older than the audit log has seen it: a restored backup.",
+)
+@click.option(
+    "--require-provisioning",
+    is_flag=True,
+    help="Serve nothing before an owner has shown the token that is printed (`sconify cas provision`).",
+)
 @click.option("--ready-fd", type=click.IntRange(min=1), help="Write a line to this descriptor when the CAS serves.")
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only, not each request.")
 def serve(
@@ -105,10 +107,15 @@ def serve(
     enclave_listen: tuple[Address, ...],
     debug: bool,
     master_key_file: Path | None,
+    passphrase_file: Path | None,
+    kms_url: str | None,
+    database_url: str | None,
     pcs: str,
     kds: str,
     no_fetch: bool,
     test_root_files: tuple[Path, ...],
+    accept_older_database: bool,
+    require_provisioning: bool,
     ready_fd: int | None,
     quiet: bool,
 ) -> None:
@@ -125,13 +132,16 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     mode = Mode.DEBUG if debug else Mode.PRODUCTION
-    provider = FileMasterKey(master_key_file) if master_key_file is not None else None
+    provider = master_key_provider(state_dir, file=master_key_file, passphrase_file=passphrase_file, kms_url=kms_url)
     cas = Cas(
         state_dir,
         mode=mode,
         master_key=provider,
+        database_url=database_url,
         fetcher=None if no_fetch else HttpFetcher(pcs=pcs, kds=kds),
         test_roots=[root for file in test_root_files for root in parse_test_roots(file.read_bytes(), name=str(file))],
+        accept_older_database=accept_older_database,
+        require_provisioning=require_provisioning,
     )
     threading.Thread(target=renew_for_ever, args=[cas.collateral, stop], name="collateral", daemon=True).start()
     try:
@@ -143,11 +153,17 @@ def serve(
                 click.echo(f"Client API: https://{address}")
             for address in server.enclave_addresses:
                 click.echo(f"Enclave API: https://{address}")
+            if cas.provisioning.token is not None:
+                click.echo(f"Provisioning token: {cas.provisioning.token}")
             sys.stdout.flush()
             if ready_fd is not None:
                 _notify(ready_fd)
+            checkpoint = time.monotonic()
             while not stop.wait(1):
                 server.check()
+                if time.monotonic() - checkpoint >= _CHECKPOINT_SECONDS:
+                    cas.checkpoint()
+                    checkpoint = time.monotonic()
     finally:
         cas.close()
 

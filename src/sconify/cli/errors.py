@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -29,7 +29,13 @@ _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
 
 
-def run_command(command: click.Command, prog_name: str, args: Sequence[str] | None = None) -> NoReturn:
+def run_command(
+    command: click.Command,
+    prog_name: str,
+    args: Sequence[str] | None = None,
+    *,
+    prepare: Callable[[Sequence[str]], list[str]] = list,
+) -> NoReturn:
     """Run a command and exit: with its exit code, or with the message and the code of what went wrong.
 
     SIGTERM ends the command as Ctrl-C does, so that what it began is cleaned up.
@@ -38,6 +44,7 @@ def run_command(command: click.Command, prog_name: str, args: Sequence[str] | No
         command: The command.
         prog_name: Its name, for usage texts and messages.
         args: Its arguments without the name; None takes those of the process.
+        prepare: Changes the arguments before they are read.
 
     Raises:
         SystemExit: Always.
@@ -45,7 +52,8 @@ def run_command(command: click.Command, prog_name: str, args: Sequence[str] | No
     signal.signal(signal.SIGTERM, _terminate)
     try:
         # What comes back is the code of a click.Context.exit, as after --help, or what the command returns: None.
-        code = command.main(args=None if args is None else list(args), prog_name=prog_name, standalone_mode=False)
+        given = prepare(sys.argv[1:] if args is None else args)
+        code = command.main(args=given, prog_name=prog_name, standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
         click.echo(f"{prog_name}: stopped", err=True)
         sys.exit(_INTERRUPTED)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from sconify.errors import UserError
+from sconify.policy.document import Mark, parse_document
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _PLACE = re.compile(rf"\$\$|\$\{{({_NAME})\}}|\$({_NAME})")
@@ -30,16 +31,15 @@ def parse_variables(texts: Iterable[str]) -> dict[str, str]:
     return variables
 
 
-def fill_in(text: str, variables: Mapping[str, str], *, source: str) -> str:
+def fill_in(text: str, variables: Mapping[str, str]) -> str:
     """Return a session's text with its variables replaced.
 
     Args:
         text: The text with variables.
         variables: Their values.
-        source: Where the text is from, for messages.
 
     Raises:
-        UserError: A variable has no value.
+        UserError: A variable has no value; the message names its place.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -49,10 +49,21 @@ def fill_in(text: str, variables: Mapping[str, str], *, source: str) -> str:
         if name not in variables:
             line = text.count("\n", 0, match.start()) + 1
             column = match.start() - (text.rfind("\n", 0, match.start()) + 1) + 1
+            where = _key_at(text, Mark(line, column))
             raise UserError(
-                f"{source}: Value for variable ${name} is missing at line {line} column {column}",
-                remedy=f"give -e {name}=VALUE",
+                f"{where}Value for variable ${name} is missing at line {line} column {column}",
+                remedy=f"give -e {name}=VALUE, or --use-env",
             )
         return variables[name]
 
     return _PLACE.sub(value, text)
+
+
+def _key_at(text: str, mark: Mark) -> str:
+    """Return the keys that lead to a place, for a message; nothing if the text is no YAML before it is filled in."""
+    try:
+        path = parse_document(text).path_at(mark)
+    except UserError:
+        return ""
+    shown = "".join(f"[{element}]" if isinstance(element, int) else f".{element}" for element in path).lstrip(".")
+    return f"{shown}: " if shown else ""

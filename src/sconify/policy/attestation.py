@@ -13,8 +13,7 @@ from typing import Annotated, Final, Literal, Self, TypeAlias
 from pydantic import AfterValidator, Field, model_validator
 
 from sconify.policy import fields
-from sconify.policy.fields import invalid
-from sconify.policy.part import Part
+from sconify.policy.part import ONE_OR_MORE, OR_VARIABLE, Part, invalid
 
 Requirement = Literal[
     "smt-disabled", "static-platform", "no-cached-keys", "alias-check", "ciphertext-hiding", "rapl-disabled", "ecc"
@@ -72,13 +71,16 @@ def any_alone(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Measurements: TypeAlias = Annotated[
-    tuple[Annotated[fields.Text, _hex(64, or_any=True)], ...], fields.one_or_more, Field(min_length=1)
+    tuple[Annotated[fields.Text, _hex(64, or_any=True), OR_VARIABLE], ...],
+    Field(min_length=1),
+    ONE_OR_MORE,
+    OR_VARIABLE,
 ]
 Register: TypeAlias = Annotated[
-    tuple[Annotated[fields.Text, _hex(96, or_any=True)], ...], fields.one_or_more, Field(min_length=1)
+    tuple[Annotated[fields.Text, _hex(96, or_any=True)], ...], Field(min_length=1), ONE_OR_MORE
 ]
 HostData: TypeAlias = Annotated[
-    tuple[Annotated[fields.Text, _hex(64, or_any=True)], ...], fields.one_or_more, Field(min_length=1)
+    tuple[Annotated[fields.Text, _hex(64, or_any=True)], ...], Field(min_length=1), ONE_OR_MORE
 ]
 _ZERO_REGISTER, _ZERO_HOST_DATA = ("00" * 48,), ("00" * 32,)
 
@@ -114,8 +116,8 @@ class Tdx(Part):
     xfam: (
         Annotated[
             tuple[Annotated[fields.Text, _hex(16)], ...],
-            fields.one_or_more,
             Field(min_length=1),
+            ONE_OR_MORE,
         ]
         | None
     ) = None
@@ -181,22 +183,22 @@ class Snp(Part):
     """
 
     measurement: Register | None = None
-    id_key_digest: (
-        Annotated[tuple[Annotated[fields.Text, _hex(96)], ...], fields.one_or_more, Field(min_length=1)] | None
-    ) = None
+    id_key_digest: Annotated[tuple[Annotated[fields.Text, _hex(96)], ...], Field(min_length=1), ONE_OR_MORE] | None = (
+        None
+    )
     guest_svn_min: Annotated[fields.Count, Field(ge=0, le=0xFFFF_FFFF)] | None = None
     host_data: HostData = _ZERO_HOST_DATA
     minimum_tcb: MinimumTcbs
     vmpl: Annotated[
         tuple[Annotated[fields.Count, Field(ge=0, le=3)], ...],
-        fields.one_or_more,
         Field(min_length=1),
+        ONE_OR_MORE,
     ] = (0,)
-    signing_keys: Annotated[tuple[Literal["vcek", "vlek"], ...], fields.one_or_more, Field(min_length=1)] = ("vcek",)
+    signing_keys: Annotated[tuple[Literal["vcek", "vlek"], ...], Field(min_length=1), ONE_OR_MORE] = ("vcek",)
     report_versions: Annotated[
         tuple[Annotated[fields.Count, Field(ge=2, le=5)], ...],
-        fields.one_or_more,
         Field(min_length=1),
+        ONE_OR_MORE,
     ] = (3, 4, 5)
 
     @model_validator(mode="after")

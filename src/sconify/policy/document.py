@@ -1,8 +1,8 @@
 """YAML text to plain data, with the line and column of everything.
 
 The language is YAML 1.2's core schema: only ``null``, ``true``, ``false`` and numbers are more than text (so ``no``
-and dates are text), numbers keep their spelling, keys are text. Anchors and aliases are allowed; tags, merge keys,
-duplicate keys and several documents are not. Sizes are bounded before anything is expanded.
+and dates are text), numbers keep their spelling, keys are text. Anchors and aliases are allowed; tags (but ``!cas``),
+merge keys, duplicate keys and several documents are not. Sizes are bounded before anything is expanded.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from sconify.errors import BugError, UserError
 MAX_BYTES = 1 << 20
 _MAX_DEPTH = 32
 _MAX_WEIGHT = 4 << 20  # characters and nodes after the expansion of aliases
+
+_STORE_TAG = "!cas"
 
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -78,6 +80,23 @@ class Document:
             node = node.members.get(element, node)
         return node.mark
 
+    def path_at(self, place: Mark) -> tuple[str | int, ...]:
+        """Return the path of the value in which a place of the text is: the last one that begins at or before it."""
+        path: list[str | int] = []
+        node = self._root
+        while node.members:
+            before = [
+                (member.mark.line, member.mark.column, element)
+                for element, member in node.members.items()
+                if (member.mark.line, member.mark.column) <= (place.line, place.column)
+            ]
+            if not before:
+                break
+            _, _, element = max(before, key=lambda found: found[:2])
+            path.append(element)
+            node = node.members[element]
+        return tuple(path)
+
     def key_mark(self, path: tuple[str | int, ...], key: str) -> Mark:
         """Return the place of a key of the mapping at a path."""
         node = self._root
@@ -129,10 +148,15 @@ class _Builder:
             mark = _mark(event)
             target = self._anchors.get(event.anchor or "")
             if target is None:
-                raise UserError(f"{mark}: alias *{event.anchor} has no finished anchor before it")
+                raise UserError(
+                    f"{mark}: an alias (text that begins with *) has no finished anchor before it; write text in quotes"
+                )
             self._place(_Node(target.value, mark, target.weight, target.members, target.keys))
         elif isinstance(event, yaml.ScalarEvent):
             mark = _mark(event)
+            if event.tag == _STORE_TAG and not event.value:
+                self._finish(_Node(_STORE_TAG, mark, 1), event.anchor)  # `store_in: !cas`, the one tag of the language
+                return
             _refuse_tag(event, mark)
             if self._expects_key():
                 self._key[-1] = (event.value, mark)
@@ -188,7 +212,7 @@ class _Builder:
             raise UserError(f"{node.mark}: an alias can't be a key")
         name, mark = key
         if name in parent.value:
-            raise UserError(f'{mark}: key "{name}" is given twice, first at {parent.keys[name]}')
+            raise UserError(f"{mark}: a key is given twice, first at {parent.keys[name]}")
         parent.value[name] = node.value
         parent.members[name] = node
         parent.keys[name] = mark
@@ -208,6 +232,8 @@ def _start(event: yaml.Event) -> Any:
 
 
 def _refuse_tag(event: yaml.NodeEvent, mark: Mark) -> None:
+    if getattr(event, "tag", None) == "!akv":
+        raise UserError(f"{mark}: !akv is for Azure only, which this CAS does not support", remedy="use !cas")
     if getattr(event, "tag", None) is not None:
         raise UserError(f"{mark}: tags (such as !!str) are not part of the language", remedy="leave the tag out")
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from sconify.policy import fields
 from sconify.policy.attestation import ANY, PUBLIC_SIGNERS, Measurements, Snp, Tdx, any_alone
-from sconify.policy.fields import invalid
-from sconify.policy.part import Part
+from sconify.policy.part import ONE_OR_MORE, OR_VARIABLE, Part, invalid, variables
 
-_Small = Annotated[fields.Count, Field(ge=0, le=0xFFFF)]
+_Small = Annotated[fields.Count, Field(ge=0, le=0xFFFF), OR_VARIABLE]
+
+
+def has_variables(part: Part) -> bool:
+    """Tell whether parts are still variables, so that what must hold between the parts can't be said yet."""
+    return next(variables(part), None) is not None
 
 
 class Signer(Part):
@@ -25,7 +29,7 @@ class Signer(Part):
         isvsvn_max: The newest accepted security version.
     """
 
-    mrsigner: fields.Digest
+    mrsigner: Annotated[fields.Digest, OR_VARIABLE]
     isvprodid: _Small
     isvsvn: _Small | None = None
     isvsvn_min: _Small | None = None
@@ -33,6 +37,8 @@ class Signer(Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if has_variables(self):
+            return self
         if self.mrsigner in PUBLIC_SIGNERS:
             raise invalid(f"the private key of mrsigner {self.mrsigner} is public: it would accept everybody's enclave")
         if self.isvsvn is not None and (self.isvsvn_min is not None or self.isvsvn_max is not None):
@@ -55,9 +61,9 @@ class Factor(Part):
     """
 
     mrenclave: Measurements = ()
-    signer: Signer | None = None
-    tdx: Tdx | None = None
-    snp: Snp | None = None
+    signer: Annotated[Signer, OR_VARIABLE] | None = None
+    tdx: Annotated[Tdx, OR_VARIABLE] | None = None
+    snp: Annotated[Snp, OR_VARIABLE] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -67,6 +73,8 @@ class Factor(Part):
             raise invalid(
                 "signer (SGX), tdx and snp exclude each other: no program is on two platforms; give a list of factors"
             )
+        if has_variables(self):
+            return self  # what they stand for is looked at when it is there
         if self.in_vm and not self.mrenclave:
             raise invalid(
                 "mrenclave is missing: name the measurements of the program that may run in this VM, "
@@ -81,3 +89,18 @@ class Factor(Part):
     def in_vm(self) -> bool:
         """Whether it is about a program in a confidential VM."""
         return self.tdx is not None or self.snp is not None
+
+
+Factors = Annotated[tuple[Annotated[Factor, OR_VARIABLE], ...], ONE_OR_MORE]
+
+
+def _platform(value: object) -> str:
+    """Accept the id of an Intel quoting enclave, 32 hex digits; or the public key of an old one, 64."""
+    text = fields.text(value)
+    digits = text.removeprefix("INTEL_QE_ID:")
+    if not all(digit in "0123456789abcdefABCDEF" for digit in digits) or len(digits) not in (32, 64):
+        raise invalid(f"got {text[:40]!r}, expected INTEL_QE_ID: and 32 hex digits")
+    return digits.lower()
+
+
+Platform: Any = Annotated[str, BeforeValidator(_platform), OR_VARIABLE]

@@ -7,23 +7,34 @@ import re
 import shlex
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from sconify.errors import UserError
 from sconify.policy.document import Number
 from sconify.policy.keyhash import certificate_key_hash, decode_key_hash
+from sconify.policy.part import invalid
 
 MAX_NAME = 128
 MAX_SESSION_NAME = 512
+ROOT = "/"
+"""The name of the root namespace's session."""
 _ELEMENT = re.compile(rf"[A-Za-z0-9_.~-]{{1,{MAX_NAME}}}")
 _VERSION = re.compile(r"0\.3(\.[0-9]{1,2})?")
 _MODE = re.compile(r"0o[0-7]{1,3}")
-
-
-def invalid(message: str) -> PydanticCustomError:
-    """Return the error of a value that is not as the language demands; the message must not show secrets."""
-    return PydanticCustomError("session", "{message}", {"message": message})
+_DURATION = re.compile(r"(?:[0-9]{1,6} *[a-zA-Z]+ *)+")
+# As humantime and systemd.time have them: a month is the twelfth part of a year of 365.25 days.
+_UNITS = (
+    (1, ("s", "sec", "secs", "second", "seconds")),
+    (60, ("m", "min", "mins", "minute", "minutes")),
+    (3600, ("h", "hr", "hrs", "hour", "hours")),
+    (86_400, ("d", "day", "days")),
+    (604_800, ("w", "week", "weeks")),
+    (2_629_800, ("M", "month", "months")),
+    (31_557_600, ("y", "year", "years")),
+)
+_SECONDS = {name: seconds for seconds, names in _UNITS for name in names}
+_MAX_DURATION = 2000 * 31_557_600
 
 
 def _text(value: object) -> str:
@@ -54,6 +65,8 @@ def _element(value: object) -> str:
 
 def _session_name(value: object) -> str:
     text = _text(value)
+    if text == ROOT:
+        return text
     if len(text) > MAX_SESSION_NAME:
         raise invalid(f"the name has {len(text)} characters, expected at most {MAX_SESSION_NAME}")
     for element in text.split("/"):
@@ -141,9 +154,33 @@ def key_hash(value: object) -> str:
     return text
 
 
-def _one_or_more(value: object) -> object:
-    """Accept a list, or a single element in place of a list of one."""
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
+def _duration(value: object) -> int:
+    """Accept ``90 days``, ``59d``, ``1 year 2 weeks``; and seconds, as this returns them."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    text = _text(value).strip()
+    if not _DURATION.fullmatch(text):
+        raise invalid(f"got {text[:40]!r}, expected a duration such as 90 days, 12h or 1 year")
+    total = 0
+    for count, unit in re.findall(r"([0-9]+) *([a-zA-Z]+)", text):
+        if unit not in _SECONDS:
+            raise invalid(f"got the unit {unit[:20]!r}, expected s, m, h, d, w, months or years")
+        total += int(count) * _SECONDS[unit]
+    if not 0 < total <= _MAX_DURATION:
+        raise invalid("the duration must be above zero and at most 2000 years")
+    return total
+
+
+def _directory(value: object) -> str:
+    """Accept a mount point: a path that may end with a slash."""
+    text = _no_nul(value)
+    return _path(text.rstrip("/") or "/")
+
+
+def _boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise invalid("expected true or false, without quotes")
+    return value
 
 
 def _list(value: object) -> object:
@@ -152,17 +189,41 @@ def _list(value: object) -> object:
     return tuple(value)
 
 
-Name = Annotated[str, BeforeValidator(_element)]
-SessionName = Annotated[str, BeforeValidator(_session_name)]
-Version = Annotated[str, BeforeValidator(_version)]
-Digest = Annotated[str, BeforeValidator(lambda value: _hex(value, digits=64, what="32 bytes"))]
-Bytes16 = Annotated[str, BeforeValidator(lambda value: _hex(value, digits=32, what="16 bytes"))]
-Text = Annotated[str, BeforeValidator(_text)]
-Path = Annotated[str, BeforeValidator(_path)]
-Permission = Annotated[int, BeforeValidator(_mode)]
-Count = Annotated[int, BeforeValidator(_count)]
-Arguments = Annotated[tuple[str, ...], BeforeValidator(_arguments)]
-Environment = Annotated[dict[str, str], BeforeValidator(_environment)]
-KeyHash = Annotated[str, BeforeValidator(key_hash)]
+def _schema(pattern: str, *, scalar: bool = True) -> WithJsonSchema:
+    # YAML takes unquoted digits for numbers, which the language takes for text.
+    return WithJsonSchema({"type": ["string", "number"] if scalar else "string", "pattern": pattern})
+
+
+_ELEMENT_PATTERN = rf"[A-Za-z0-9_.~-]{{1,{MAX_NAME}}}"
+_TEXT = WithJsonSchema({"type": ["string", "number"]})
+
+Name = Annotated[str, BeforeValidator(_element), _schema(f"^{_ELEMENT_PATTERN}$")]
+SessionName = Annotated[str, BeforeValidator(_session_name), _schema(f"^(/|{_ELEMENT_PATTERN}(/{_ELEMENT_PATTERN})*)$")]
+Version = Annotated[str, BeforeValidator(_version), _schema(f"^{_VERSION.pattern}$")]
+Digest = Annotated[
+    str, BeforeValidator(lambda value: _hex(value, digits=64, what="32 bytes")), _schema("^[0-9a-fA-F]{64}$")
+]
+Bytes16 = Annotated[
+    str, BeforeValidator(lambda value: _hex(value, digits=32, what="16 bytes")), _schema("^[0-9a-fA-F]{32}$")
+]
+Text = Annotated[str, BeforeValidator(_text), _TEXT]
+Path = Annotated[str, BeforeValidator(_path), _schema("^/", scalar=False)]
+Directory = Annotated[str, BeforeValidator(_directory), _schema("^/", scalar=False)]
+Permission = Annotated[int, BeforeValidator(_mode), WithJsonSchema({"type": ["string", "integer"]})]
+Count = Annotated[int, BeforeValidator(_count), WithJsonSchema({"type": "integer", "minimum": 0})]
+Duration = Annotated[int, BeforeValidator(_duration), _schema(f"^{_DURATION.pattern}$", scalar=False)]
+Boolean = Annotated[bool, BeforeValidator(_boolean)]
+Arguments = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_arguments),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["string", "number"]}}]}),
+]
+Environment = Annotated[
+    dict[str, str],
+    BeforeValidator(_environment),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number"]}}),
+]
+KeyHash = Annotated[str, BeforeValidator(key_hash), _schema("", scalar=False)]
 as_list = BeforeValidator(_list)
-one_or_more = BeforeValidator(_one_or_more)
+text = _text
+session_name = _session_name

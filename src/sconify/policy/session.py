@@ -8,9 +8,11 @@ import json
 from pydantic import ValidationError
 
 from sconify.errors import BugError, UserError
+from sconify.policy.access import signer_key_hash
 from sconify.policy.canonical import canonical_json
 from sconify.policy.document import Document, parse_document
 from sconify.policy.model import Session
+from sconify.policy.part import TAG
 
 _HASH_DOMAIN = b"sconify session v1\0"
 
@@ -34,16 +36,23 @@ def session_hash(session: Session) -> str:
     an extension of the language does not change old hashes), with ``creator`` if set. The text that was uploaded and
     the text that is read back differ in ``creator`` only.
     """
-    model = session.model_dump(mode="json", exclude_defaults=True)
+    model = session.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return hashlib.sha256(_HASH_DOMAIN + canonical_json(model)).hexdigest()
 
 
-def with_creator(text: str, *, creator: str) -> str:
+def creator_identity(creator: object) -> str:
+    """Return the creator of a session as one text: a key hash, or ``signer:`` and the signer's."""
+    if isinstance(creator, dict):
+        return f"signer:{signer_key_hash(creator['signer'])}"
+    return str(creator)
+
+
+def with_creator(text: str, *, creator: str | dict[str, str]) -> str:
     """Return a session's text with its creator written into it, comments and all.
 
     Args:
         text: The text of a valid session.
-        creator: The key hash of the creator.
+        creator: The key hash of the creator, or ``{"signer": PEM}``.
 
     Raises:
         UserError: The text is so unusual at its top level that the creator can't be written into it.
@@ -51,9 +60,9 @@ def with_creator(text: str, *, creator: str) -> str:
     text = text.removeprefix("\ufeff")  # a byte order mark says nothing, and would shift offsets
     document = parse_document(text)
     session = _validate(document)
-    if session.creator == creator:
-        return text
     if session.creator is not None:
+        if creator_identity(session.creator) == creator_identity(creator):
+            return text
         raise BugError("the session has another creator already")
     offset, flow = document.top
     line = f"creator: {json.dumps(creator)}"
@@ -78,7 +87,10 @@ def _validate(document: Document) -> Session:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
     context = first.get("ctx", {})
-    path = context.get("location", first["loc"])
+    # Tags of unions are no part of the text.
+    path = context.get("location") or tuple(
+        element for element in first["loc"] if not (isinstance(element, str) and element.startswith(TAG))
+    )
     mark = document.key_mark(path, context["key"]) if "key" in context else document.mark(path)
     shown = "".join(f"[{element}]" if isinstance(element, int) else f".{element}" for element in path).lstrip(".")
     message = first["msg"] if first["type"] != "missing" else "this key is missing"

@@ -18,6 +18,10 @@ from sconify.policy.sections import section_yaml
 from sconify.policy.session import parse_session
 
 _DOLLARS = "literal-dollars"
+_AT = "literal-at"
+_LITERALS = {_DOLLARS: "$$", _AT: "@"}
+_HOST_ARGUMENT = re.compile(r"@@[0-9]+")
+_HOST_VARIABLE = "\\@\\@"
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 _HIDDEN = "<not shown>"
 
@@ -96,12 +100,18 @@ def session_text(session: ConvertedService, *, template: SessionTemplate | None 
     """Return the session as YAML.
 
     A literal ``$$SCONE::`` in the command or the environment of the native image must not become a placeholder: it is
-    written with a placeholder of a secret whose value is ``$$``, so the program gets it back as it was.
+    written with a placeholder of a secret whose value is ``$$``, so the program gets it back as it was. Likewise an
+    argument ``@@1``, which would be the host's.
 
     Raises:
         UserError: A name, path, argument or value can't stand in a session (such as bytes that are no UTF-8), or the
             template is malformed, or what it makes is not a session of this image.
     """
+    for name in session.environment:
+        if name.startswith(_HOST_VARIABLE) and name not in session.policy_variables:
+            raise UserError(
+                f"the variable {name[:40]} would take its value from the host", remedy="leave it out of the image"
+            )
     if template is None:
         text = _render(session, SessionTemplate.default())
         parse_session(text)
@@ -165,9 +175,7 @@ def _render(session: ConvertedService, template: SessionTemplate) -> str:
     view = _View(session)
     try:
         compiled = _environment().from_string(_VARIABLE.sub(functools.partial(_as_jinja, template), template.text))
-        return compiled.render(
-            session=session, escapes=view.escapes, dollars=_DOLLARS, view=view, secrets_section=view.secrets_section()
-        )
+        return compiled.render(session=session, escapes=view.escapes, view=view, secrets_section=view.secrets_section())
     except jinja2.TemplateError as error:
         line = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
         raise UserError(
@@ -180,12 +188,20 @@ class _View:
 
     def __init__(self, session: ConvertedService) -> None:
         self._session = session
-        self.command = [self._text(argument, session.policy_command) for argument in session.command]
+        self.command = [self._argument(argument, session.policy_command) for argument in session.command]
         self.environment = {
             name: self._text(value, name in session.policy_variables) for name, value in session.environment.items()
         }
-        literal = f"$$SCONE::{_DOLLARS}$$"
-        self.escapes = any(literal in text for text in (*self.command, *self.environment.values()))
+        texts = (*self.command, *self.environment.values())
+        self.escapes = {
+            name: value for name, value in _LITERALS.items() if any(f"$$SCONE::{name}$$" in text for text in texts)
+        }
+
+    @classmethod
+    def _argument(cls, text: str, placeholders_count: bool) -> str:
+        if not placeholders_count and _HOST_ARGUMENT.fullmatch(text):
+            return f"$$SCONE::{_AT}$${text[1:]}"
+        return cls._text(text, placeholders_count)
 
     @staticmethod
     def _text(text: str, placeholders_count: bool) -> str:
@@ -194,8 +210,7 @@ class _View:
     def secrets_section(self) -> str:
         """The whole ``secrets`` section, or nothing."""
         entries = list(self._session.secrets)
-        if self.escapes:
-            entries.append({"name": _DOLLARS, "kind": "ascii", "value": "$$"})
+        entries += [{"name": name, "kind": "ascii", "value": value} for name, value in self.escapes.items()]
         return f"secrets:\n{_indented(section_yaml(entries), 2)}" if entries else ""
 
     def injection_files(self, indent: int) -> str:

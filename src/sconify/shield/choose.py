@@ -16,7 +16,7 @@ from sconify.program.system_files import system_files
 from sconify.program.trace import traced_paths
 from sconify.program.view import RootView, absolute
 from sconify.request import Request, read_policy_file
-from sconify.shield.plan import Plan, Planner
+from sconify.shield.plan import WRITABLE_PATHS, Plan, Planner
 from sconify.shield.regions import RegionKind
 
 MAX_PASSWD = 1 << 20
@@ -67,6 +67,7 @@ def choose(request: Request, native: Image, base: Image | None, *, warnings: Ite
     for warning in warnings:
         planner.warn(warning)
     _declare(planner, request, program, working_directory)
+    _declare_writable(planner, native)
     _need(
         planner, request=request, root=root, program=program, environment=environment,
         working_directory=working_directory,
@@ -121,6 +122,20 @@ def _declare_plain(planner: Planner, declare: Callable[..., None], path: str, *,
         planner.declare_beside(path, flag=flag)
     else:
         declare(path, RegionKind.AUTHENTICATED, flag=flag)
+
+
+def _declare_writable(planner: Planner, native: Image) -> None:
+    """Let the program write where programs expect to: what they write is in memory, and gone at exit."""
+    for path, mode in WRITABLE_PATHS.items():
+        planner.declare_writable(path, reason="writable in every container", mode=mode)
+    for path in ("/var/lock", "/var/run"):
+        planner.need_alone(path, "leads to /run")
+    for path in native.config.volumes:
+        if planner.declare_writable(absolute(path, working_dir="/"), reason=f"VOLUME {path}") is not None:
+            planner.warn(
+                f"VOLUME {path} is ephemeral: what the program writes there is gone when the container ends;"
+                f" give --host-path={path} to let the host have it, unprotected"
+            )
 
 
 def _need(
@@ -212,5 +227,3 @@ def _home(native: Image) -> str:
 def _warn_of_what_is_lost(planner: Planner, native: Image) -> None:
     if native.config.healthcheck:
         planner.warn("the native image's HEALTHCHECK is left out: it would run outside of the protected file system")
-    for path in native.config.volumes:
-        planner.warn(f"VOLUME {path} is left out: it would be the host's; give --host-path={path} to accept that")

@@ -17,7 +17,7 @@ from sconify.image.model import Entry, EntryType
 from sconify.program.launch import PACKS_SECTION, EmbeddedFiles
 from sconify.shield.cache import CompressionCache
 from sconify.shield.plan import Plan, PlannedEntry
-from sconify.shield.protect import add_entries, finish
+from sconify.shield.protect import PACKED, add_entries, finish
 from sconify.shield.regions import Region, RegionKind
 
 EMBEDDED = Region("/", RegionKind.ENCRYPTED, "--binary-fs")
@@ -70,8 +70,8 @@ def embed(
     builder.digest_chunks()
     if cache is not None:
         builder.use_cache(str(cache.directory), cache.key)
-    hosts = [region for region in plan.regions if region.kind is RegionKind.HOST and region.prefix != EMBEDDED.prefix]
-    for region in (EMBEDDED, *hosts):
+    others = [region for region in plan.regions if region.kind is not RegionKind.ENCRYPTED]
+    for region in (EMBEDDED, *others):
         builder.add_region(os.fsencode(region.prefix), region.kind.value, region.reason)
     packs = work / "packs"
     add_entries(builder, plan, _Packer(builder, program, packs).pack_of)
@@ -100,7 +100,7 @@ class _Packer:
 
     def pack_of(self, planned: PlannedEntry) -> int | None:
         entry = planned.entry
-        if planned.kind is not RegionKind.ENCRYPTED or entry.type is not EntryType.FILE:
+        if planned.kind not in PACKED or entry.type is not EntryType.FILE:
             return None
         if entry.link_group in self._links:
             return self._links[entry.link_group]

@@ -15,6 +15,9 @@ from sconify.shield.regions import Region, RegionKind, RegionMap, ancestors
 MAX_LINK_WARNINGS = 20
 """Dangling links that are listed one by one; the rest is counted."""
 
+WRITABLE_PATHS = {"/dev/shm": 0o1777, "/run": 0o755, "/tmp": 0o1777, "/var/tmp": 0o1777}  # noqa: S108 - paths of images
+"""Directories that every program may expect to write to, and their modes where the image has none."""
+
 BASE_IMAGE = "base image"
 """The reason of what the base image has."""
 
@@ -79,6 +82,7 @@ class Planner:
         self._regions = RegionMap()
         self._paths: dict[str, str] = {}
         self._added: dict[str, PlannedEntry] = {}
+        self._mount_points: dict[str, PlannedEntry] = {}
         self._warnings: list[str] = []
         for path in KERNEL_PATHS:
             self._regions.add(Region(path, RegionKind.HOST, "the kernel's"))
@@ -147,6 +151,34 @@ class Planner:
             self._warnings.append(f"--host-path={path} has a wildcard, which stands for itself only")
         self._declare(path, RegionKind.HOST, flag="--host-path", given=path)
 
+    def declare_writable(self, path: str, *, reason: str, mode: int = 0o755) -> str | None:
+        """Make a directory ephemeral, unless the user has said what it shall be.
+
+        Args:
+            path: The directory; links are followed. It is made if the image does not have it.
+            reason: Why the program may write there.
+            mode: Permission bits of a directory that is made.
+
+        Returns:
+            The prefix of the ephemeral region, or None if there is none.
+        """
+        trail = find(self._root, path)
+        if trail is None and self._root.lookup(path) is not None:
+            return None
+        if trail is not None and trail.entry.type is not EntryType.DIRECTORY:
+            return None
+        prefix = path if trail is None else trail.entry.path
+        region = Region(prefix, RegionKind.EPHEMERAL, reason)
+        present = self._regions.add(region)
+        if present is not None and present.kind is not RegionKind.EPHEMERAL:
+            return None
+        if trail is not None:
+            self._note(trail, reason)
+        else:
+            entry = Entry(path=prefix, type=EntryType.DIRECTORY, mode=mode)
+            self._mount_points[prefix] = PlannedEntry(entry, RegionKind.EPHEMERAL, reason)
+        return prefix
+
     def need(self, trail: Trail, reason: str) -> None:
         """Take what the program needs: a file, or a directory with all below it, and each link on the way."""
         self._note(trail, reason)
@@ -212,7 +244,7 @@ class Planner:
                 kind = self._needed if region_of is None else region_of.kind
                 if kind is not RegionKind.HOST:
                     self._add(entries, PlannedEntry(found, kind, reason), chosen=False)
-        for path, added in self._added.items():
+        for path, added in (*self._added.items(), *self._mount_points.items()):
             entries.setdefault(path, added)
         self._add_directories_above(entries)
         ordered = dict(sorted(entries.items(), key=lambda item: item[0].encode(errors="surrogateescape")))
@@ -307,7 +339,7 @@ class Planner:
             if trail is None or trail.entry.path in entries:
                 continue
             region = self._regions.region_of(trail.entry.path)
-            if region is None or region.kind is not RegionKind.HOST:
+            if region is None or region.kind not in (RegionKind.HOST, RegionKind.EPHEMERAL):
                 dangling.append(f"{path} is a link to {trail.entry.path}, which is in no region")
         self._warnings.extend(dangling[:MAX_LINK_WARNINGS])
         if len(dangling) > MAX_LINK_WARNINGS:

@@ -20,6 +20,9 @@ INDEX = f"{DIRECTORY}/index"
 """Path of the index in the output image."""
 
 
+PACKED = (RegionKind.ENCRYPTED, RegionKind.EPHEMERAL)
+"""Kinds of regions whose files are in a pack."""
+
 _SINGLE_FILES = f"{DIRECTORY}/files"
 """Name of the pack that holds the encrypted regions which are single files; no region can have that prefix."""
 
@@ -64,7 +67,7 @@ def protect(plan: Plan, *, key: bytes, work: Path, progress: Callable[[int], Non
     built: list[BuiltFile] = []
     for region in plan.regions:
         builder.add_region(os.fsencode(region.prefix), region.kind.value, region.reason)
-    for name in dict.fromkeys(_pack_of(plan, region) for region in plan.regions if region.kind is RegionKind.ENCRYPTED):
+    for name in dict.fromkeys(_pack_of(plan, region) for region in plan.regions if _is_packed(plan, region)):
         pack = BuiltFile(f"{DIRECTORY}/pack{len(built)}", work / f"pack{len(built)}")
         built.append(pack)
         packs[name] = builder.add_pack(os.fsencode(name), os.fsencode(pack.image_path), str(pack.file))
@@ -72,7 +75,7 @@ def protect(plan: Plan, *, key: bytes, work: Path, progress: Callable[[int], Non
 
     def pack_of(planned: PlannedEntry) -> int | None:
         place = regions.region_of(planned.entry.path)
-        encrypted = planned.kind is RegionKind.ENCRYPTED and planned.entry.type is EntryType.FILE
+        encrypted = planned.kind in PACKED and planned.entry.type is EntryType.FILE
         return packs[_pack_of(plan, place)] if encrypted and place is not None else None
 
     add_entries(builder, plan, pack_of)
@@ -112,8 +115,21 @@ def finish(builder: _shield.Builder, index: Path, *, progress: Callable[[int], N
         raise UntrustedDataError(f"the native image can't be protected: {error}") from error
 
 
+def _is_packed(plan: Plan, region: Region) -> bool:
+    """Return whether a region has a pack: an ephemeral one only if the image has files there."""
+    if region.kind is not RegionKind.EPHEMERAL:
+        return region.kind in PACKED
+    regions = RegionMap(plan.regions)
+    return any(
+        planned.kind is RegionKind.EPHEMERAL
+        and planned.entry.type is EntryType.FILE
+        and regions.region_of(path) is region
+        for path, planned in plan.entries.items()
+    )
+
+
 def _pack_of(plan: Plan, region: Region) -> str:
-    """Return the name of the pack that holds an encrypted region."""
+    """Return the name of the pack that holds a region's files."""
     top = plan.entries.get(region.prefix)
     return _SINGLE_FILES if top is not None and top.entry.type is EntryType.FILE else region.prefix
 

@@ -14,6 +14,8 @@ class RegionKind(enum.Enum):
     """Content in a pack: confidential, authenticated, read-only."""
     AUTHENTICATED = "authenticated"
     """A plain file whose hash is in the index: authenticated, read-only."""
+    EPHEMERAL = "ephemeral"
+    """Writable, in memory, gone at exit; it begins with what the image has there, which is in a pack."""
     HOST = "host"
     """As the host gives it: not protected."""
 

@@ -75,7 +75,7 @@ def test_a_changed_member_of_the_evidence(enclave: Enclave, member: str) -> None
     if member == "issued_at":
         evidence[member] += 1
     else:
-        evidence[member] = ("B" if evidence[member][0] != "B" else "C").lower() + evidence[member][1:]
+        evidence[member] = ("b" if evidence[member][0] != "b" else "c") + evidence[member][1:]
     refused(enclave.attest(nonce=nonce, evidence=evidence), "check signature")
 
 
@@ -259,6 +259,11 @@ def test_production_tells_all_refusals_alike_and_records_each(
         answers.add(json.dumps(answer.body))
         assert reason in last_reason(production)
     assert len(answers) == 1
+
+
+def test_production_tells_a_stranger_nothing(production: RunningCas, name: str) -> None:
+    refused(production.enclave(f"{name}/web").attest(), "this CAS does not accept the attestation")
+    assert "there is no service" in last_reason(production)
 
 
 def last_reason(cas: RunningCas) -> str:

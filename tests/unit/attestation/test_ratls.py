@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from sconify.attestation import cbor, der
 from sconify.attestation.intel import verify_quote
-from sconify.attestation.ratls import RaTlsCertificate
+from sconify.attestation.ratls import TAGGED_EVIDENCE, RaTlsCertificate
 from sconify.errors import UntrustedDataError
 from tests import ratls_certificate as made
-from tests.intel_pki import NOW, IntelPki, new_key, sgx_body
+from tests.intel_pki import NOW, IntelPki, encoded, new_key, sgx_body
 
 PKI = IntelPki()
 KEY = new_key()
@@ -80,6 +80,14 @@ def test_certificates_without_usable_evidence(changes: dict[str, object], why: s
 def test_what_is_no_certificate(data: bytes) -> None:
     with pytest.raises(UntrustedDataError):
         RaTlsCertificate.parse(data)
+
+
+@pytest.mark.parametrize("extension", [b"", encoded(der.OBJECT_IDENTIFIER, der.oid(TAGGED_EVIDENCE))])
+def test_an_extension_without_value(extension: bytes) -> None:
+    extensions = encoded(0xA3, encoded(der.SEQUENCE, encoded(der.SEQUENCE, extension)))
+    fields = b"\xa0\x03\x02\x01\x02" + encoded(der.SEQUENCE, b"") * 6 + extensions
+    with pytest.raises(UntrustedDataError, match="an extension has no value"):
+        RaTlsCertificate.parse(encoded(der.SEQUENCE, encoded(der.SEQUENCE, fields)))
 
 
 def test_every_truncation_and_every_appendix_is_refused() -> None:

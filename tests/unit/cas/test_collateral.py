@@ -93,6 +93,16 @@ def test_what_ends_soon_is_fetched_anew_and_serves_to_its_end_if_that_fails() ->
     assert collateral.intel(genuine(), at=NOW + 10 + RETRY).valid_until.timestamp() == NOW + 9 * DAY
 
 
+def test_a_service_whose_collateral_ends_soon_is_not_asked_for_each_request() -> None:
+    services = Services(intel=document(expires=NOW + 3600))
+    collateral = fetching(services)
+    for at in (NOW, NOW + 1, NOW + RETRY - 1):
+        assert collateral.intel(genuine(), at=at)
+    assert services.asked == ["intel"]
+    assert collateral.intel(genuine(), at=NOW + RETRY)
+    assert services.asked == ["intel", "intel"]
+
+
 def test_failures_are_not_repeated_at_once() -> None:
     services = Services()
     collateral = fetching(services)

@@ -15,7 +15,7 @@ from sconify.cas.master_key import FileMasterKey
 from sconify.cas.store import Store, StoredSession
 from sconify.cas.tables import metadata
 from sconify.errors import ServiceError, UserError
-from sconify.policy.substitution import SecretValue
+from sconify.policy.formats import SecretValue
 
 
 def open_store(directory: Path) -> Store:

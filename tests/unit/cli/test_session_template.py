@@ -24,26 +24,37 @@ def test_variables_are_replaced_and_nothing_else(text: str, result: str | None) 
     variables = {"A": "1", "B": "2"}
     if result is None:
         with pytest.raises(UserError):
-            fill_in(text, variables, source="f")
+            fill_in(text, variables)
     else:
-        assert fill_in(text, variables, source="f") == result
+        assert fill_in(text, variables) == result
 
 
 def test_values_are_not_read_again() -> None:
-    assert fill_in("$A", {"A": "$B $$ ${A} \\1"}, source="f") == "$B $$ ${A} \\1"
+    assert fill_in("$A", {"A": "$B $$ ${A} \\1"}) == "$B $$ ${A} \\1"
 
 
 def test_missing_variable_is_named_with_its_place() -> None:
-    with pytest.raises(
-        UserError, match=r"f\.yml: Value for variable \$SESSION is missing at line 3 column 7"
-    ) as caught:
-        fill_in("a: 1\nb: 2\nname: $SESSION", {}, source="f.yml")
-    assert caught.value.remedy == "give -e SESSION=VALUE"
+    with pytest.raises(UserError, match=r"^name: Value for variable \$SESSION is missing at line 3 column 7") as caught:
+        fill_in("a: 1\nb: 2\nname: $SESSION", {})
+    assert caught.value.remedy == "give -e SESSION=VALUE, or --use-env"
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("services:\n  - name: a\n    command: [x, $A]", r"^services\[0\]\.command\[1\]: Value for variable \$A"),
+        ("a: {b: '$A'}", r"^a\.b: Value"),
+        ("a: [$A", r"^Value for variable \$A is missing at line 1 column 5"),
+    ],
+)
+def test_missing_variables_are_found_where_they_stand(text: str, where: str) -> None:
+    with pytest.raises(UserError, match=where):
+        fill_in(text, {})
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="$")))
 def test_text_without_dollar_stays(text: str) -> None:
-    assert fill_in(text, {}, source="f") == text
+    assert fill_in(text, {}) == text
 
 
 def test_options_are_parsed_and_the_last_one_wins() -> None:

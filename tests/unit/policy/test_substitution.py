@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sconify.errors import UserError
-from sconify.policy.substitution import SecretValue, check, escape, substitute
+from sconify.policy.formats import SecretValue
+from sconify.policy.substitution import check, escape, substitute
 
 BINARY = bytes(range(256))
 SECRETS = {

@@ -7,15 +7,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sconify.errors import UserError
+from sconify.policy.formats import SecretValue
+from sconify.policy.secret import AsciiSecret
 from sconify.policy.session import parse_session
-from sconify.policy.substitution import SecretValue, substitute
+from sconify.policy.substitution import substitute
 from sconify.policy.template import ConvertedService, SessionTemplate, session_text, shown_text
 
 NASTY = st.lists(
     st.one_of(
         st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=4),
         st.sampled_from(
-            ["$$SCONE::", "$$", "{{", "{%", "\n", "\r\n", "'", '"', "\\", ": ", " #", "\u2028", "\x85", "---"]
+            [
+                "$$SCONE::",
+                "$$",
+                "@@1",
+                "@@",
+                "{{",
+                "{%",
+                "\n",
+                "\r\n",
+                "'",
+                '"',
+                "\\",
+                ": ",
+                " #",
+                "\u2028",
+                "\x85",
+                "---",
+            ]
         ),
     ),
     max_size=8,
@@ -64,9 +83,12 @@ def test_whatever_the_image_holds_comes_back_as_it_was(
     text = session_text(dataclasses.replace(SERVICE, command=command, environment=environment, pwd=pwd))
     session = parse_session(text)
     secrets = {
-        secret.name: SecretValue(kind=secret.kind, data=(secret.value or "").encode()) for secret in session.secrets
+        secret.name: SecretValue(kind="ascii", data=secret.value.encode())
+        for secret in session.secrets
+        if isinstance(secret, AsciiSecret) and secret.value
     }
     service = session.services[0]
+    assert service.host_arguments == {}
     assert [substitute(argument, secrets=secrets).decode() for argument in service.command] == command
     assert {
         name: substitute(value, secrets=secrets).decode() for name, value in service.environment.items()
@@ -114,7 +136,9 @@ def test_what_was_written_for_the_policy_may_name_secrets() -> None:
     session = parse_session(session_text(given_by_user))
     service = session.services[0]
     secrets = {
-        secret.name: SecretValue(kind=secret.kind, data=(secret.value or "").encode()) for secret in session.secrets
+        secret.name: SecretValue(kind="ascii", data=secret.value.encode())
+        for secret in session.secrets
+        if isinstance(secret, AsciiSecret) and secret.value
     }
     assert substitute(service.command[1], secrets=secrets) == b"s3cret"
     assert substitute(service.environment["TOKEN"], secrets=secrets) == b"s3cret"

@@ -16,6 +16,7 @@ from sconify.shield.plan import Plan, Planner
 from sconify.shield.regions import RegionKind, ancestors
 
 ENCRYPTED, AUTHENTICATED, HOST = RegionKind.ENCRYPTED, RegionKind.AUTHENTICATED, RegionKind.HOST
+EPHEMERAL = RegionKind.EPHEMERAL
 
 
 def root_of(contents: Mapping[str, str | int | None]) -> RootFileSystem:
@@ -236,3 +237,26 @@ def test_a_missing_directory_to_embed_names_its_flag() -> None:
     planner.declare_directory("/app", ENCRYPTED, flag="--fs-dir")
     with pytest.raises(UserError, match="would be both encrypted"):
         planner.declare_host_path("/app")
+
+
+def test_a_writable_directory_is_ephemeral_with_what_the_image_has_there() -> None:
+    planner = Planner(root_of({**NATIVE, "/run/app/seed": 3, "/var/data": "/srv/data", "/srv/data/db": 9}))
+    assert planner.declare_writable("/run", reason="test") == "/run"
+    assert planner.declare_writable("/var/data", reason="VOLUME") == "/srv/data"
+    assert planner.declare_writable("/tmp", reason="test", mode=0o1777) == "/tmp"
+    plan = planner.plan()
+    assert {path for path, planned in plan.entries.items() if planned.kind is EPHEMERAL} == {
+        "/run", "/run/app", "/run/app/seed", "/srv/data", "/srv/data/db", "/tmp"
+    }  # fmt: skip
+    assert (plan.entries["/tmp"].entry.type, plan.entries["/tmp"].entry.mode) == (EntryType.DIRECTORY, 0o1777)
+    assert "/var/data" in plan.entries
+    assert not {"/run/app/seed", "/srv/data/db"} & set(plan.omitted)
+
+
+def test_what_the_user_declared_stays_as_declared() -> None:
+    planner = Planner(root_of({**NATIVE, "/tmp/kept": 4, "/run": 5, "/var/run": "/nowhere"}))
+    planner.declare_directory("/tmp", ENCRYPTED, flag="--dir")
+    planner.declare_host_path("/var/tmp")
+    for path in ("/tmp", "/var/tmp", "/run", "/var/run"):
+        assert planner.declare_writable(path, reason="test") is None
+    assert not any(region.kind is EPHEMERAL for region in planner.plan().regions)

@@ -47,6 +47,8 @@ const SERVED: &[i64] = &[
     libc::SYS_readlink,
     libc::SYS_readlinkat,
     libc::SYS_statfs,
+    libc::SYS_fstatfs,
+    libc::SYS_openat2,
     libc::SYS_getdents,
     libc::SYS_getdents64,
     libc::SYS_getxattr,
@@ -55,12 +57,12 @@ const SERVED: &[i64] = &[
     libc::SYS_listxattr,
     libc::SYS_llistxattr,
     libc::SYS_flistxattr,
-    libc::SYS_inotify_add_watch,
     // Moving and starting.
     libc::SYS_chdir,
+    libc::SYS_flock,
+    libc::SYS_getcwd,
     libc::SYS_chroot,
     libc::SYS_execve,
-    libc::SYS_execveat,
     // Changing.
     libc::SYS_truncate,
     libc::SYS_mkdir,
@@ -97,6 +99,17 @@ const SERVED: &[i64] = &[
     libc::SYS_fremovexattr,
 ];
 
+/// The calls that the supervisor serves, and also makes a thread execute: they pass with the cookie as their sixth argument, which none of them has.
+const REDIRECTED: &[i64] = &[
+    libc::SYS_execveat,
+    libc::SYS_fchdir,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_bind,
+    libc::SYS_connect,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+];
+
 /// The calls that change the user or group of a thread.
 pub const IDENTITY: &[i64] = &[
     libc::SYS_setuid,
@@ -112,7 +125,6 @@ pub const IDENTITY: &[i64] = &[
 /// Calls that would pass the supervisor by, and newer spellings of calls that it serves: the C libraries fall back to those.
 const ABSENT: &[i64] = &[
     libc::SYS_clone3, // its flags are in memory, where a filter can't see them
-    libc::SYS_openat2,
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -154,7 +166,7 @@ const FORBIDDEN_NAMESPACES: u32 = (libc::CLONE_NEWNS | libc::CLONE_NEWUSER) as u
 /// Makes the filter.
 ///
 /// # Arguments
-/// * `cookie`: an `execveat` whose unused sixth argument has this value passes: it is the one that the supervisor makes a thread execute.
+/// * `cookie`: a call whose unused sixth argument has this value passes: it is one that the supervisor makes a thread execute.
 /// * `fork`: whether new processes may be made; threads always may.
 pub fn program(cookie: u64, fork: bool) -> Vec<sock_filter> {
     let mut chain = Chain(Vec::with_capacity(2 * (SERVED.len() + ABSENT.len()) + 40));
@@ -163,11 +175,21 @@ pub fn program(cookie: u64, fork: bool) -> Vec<sock_filter> {
     chain.load(OFFSET_NUMBER);
     chain.if_set(X32_BIT, refuse(libc::ENOSYS));
 
-    chain.branch(libc::SYS_execveat, |chain| {
-        chain.load(argument(5));
-        chain.unless_equal(cookie as u32, NOTIFY);
-        chain.load(argument(5) + 4);
-        chain.unless_equal((cookie >> 32) as u32, NOTIFY);
+    for &number in REDIRECTED {
+        chain.branch(number, |chain| {
+            chain.load(argument(5));
+            chain.unless_equal(cookie as u32, NOTIFY);
+            chain.load(argument(5) + 4);
+            chain.unless_equal((cookie >> 32) as u32, NOTIFY);
+            chain.end(ALLOW);
+        });
+    }
+    // Without an address it is a write.
+    chain.branch(libc::SYS_sendto, |chain| {
+        chain.load(argument(4));
+        chain.unless_equal(0, NOTIFY);
+        chain.load(argument(4) + 4);
+        chain.unless_equal(0, NOTIFY);
         chain.end(ALLOW);
     });
     chain.branch(libc::SYS_clone, |chain| {
@@ -319,6 +341,14 @@ mod tests {
     }
 
     #[test]
+    fn sending_is_served_only_with_an_address() {
+        let to = |address| call(libc::SYS_sendto, [3, 1, 1, 0, address, 16], true);
+        assert_eq!(to(0), ALLOW);
+        assert_eq!(to(0x7fff_0000_0000), NOTIFY);
+        assert_eq!(to(0x1000), NOTIFY);
+    }
+
+    #[test]
     fn only_becoming_unreadable_is_served_of_prctl() {
         let prctl =
             |option: i32, value| call(libc::SYS_prctl, [option as u64, value, 0, 0, 0, 0], true);
@@ -346,11 +376,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_whole_cookie_lets_execveat_pass() {
-        let with = |value| call(libc::SYS_execveat, [0, 0, 0, 0, 0, value], true);
-        assert_eq!(with(COOKIE), ALLOW);
-        assert_eq!(with(COOKIE & 0xffff_ffff), NOTIFY);
-        assert_eq!(with(COOKIE ^ 1), NOTIFY);
+    fn only_the_whole_cookie_lets_redirected_calls_pass() {
+        for &number in REDIRECTED {
+            let with = |value| call(number, [0, 0, 0, 0, 0, value], true);
+            assert_eq!(with(COOKIE), ALLOW);
+            assert_eq!(with(COOKIE & 0xffff_ffff), NOTIFY);
+            assert_eq!(with(COOKIE ^ 1), NOTIFY);
+        }
         assert_eq!(
             call(libc::SYS_execve, [0, 0, 0, 0, 0, COOKIE], true),
             NOTIFY

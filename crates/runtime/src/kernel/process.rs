@@ -301,19 +301,29 @@ fn limits() -> libc::rlimit {
     limit
 }
 
-/// Bytes of memory of this machine.
-pub fn physical_memory() -> u64 {
-    // SAFETY: sysconf takes a number.
-    let (pages, size) = unsafe {
-        (
-            libc::sysconf(libc::_SC_PHYS_PAGES),
-            libc::sysconf(libc::_SC_PAGESIZE),
-        )
-    };
-    u64::try_from(pages).unwrap_or(0) * u64::try_from(size).unwrap_or(0)
+/// The memory of this machine, in bytes.
+pub struct Memory {
+    /// All of it.
+    pub total: u64,
+    /// What is free.
+    pub free: u64,
+    /// One page.
+    pub page: u64,
 }
 
-/// Whether nobody but this descriptor holds its file open or mapped. The descriptor must be read-only and the file our own.
+/// The memory of this machine.
+pub fn memory() -> Memory {
+    // SAFETY: sysconf takes a number.
+    let of = |name| u64::try_from(unsafe { libc::sysconf(name) }).unwrap_or(0);
+    let page = of(libc::_SC_PAGESIZE).max(1);
+    Memory {
+        total: of(libc::_SC_PHYS_PAGES) * page,
+        free: of(libc::_SC_AVPHYS_PAGES) * page,
+        page,
+    }
+}
+
+/// Whether nobody but this descriptor holds its file open or mapped. The file must be our own, and the descriptor not the one that made it.
 pub fn is_sole_holder(file: BorrowedFd) -> bool {
     // SAFETY: F_SETLEASE takes a number. A write lease is given exactly when there is no other open file; it is given back at once.
     unsafe {

@@ -108,6 +108,13 @@ impl Traced {
         self.registers.rsp
     }
 
+    /// Memory of the thread's that it does not use: so many bytes beneath its stack.
+    pub fn scratch(&self, size: usize) -> u64 {
+        /// Bytes below the stack pointer that a function may use without telling.
+        const RED_ZONE: u64 = 128;
+        (self.registers.rsp - RED_ZONE - size as u64) & !15
+    }
+
     /// The address of the next instruction.
     pub fn instruction(&self) -> u64 {
         self.registers.rip
@@ -164,6 +171,13 @@ impl Traced {
     /// Lets the thread go on where it was trapped, its call returning `value`.
     pub fn finish(mut self, value: i64) {
         self.registers.rax = value as u64;
+        drop(self);
+    }
+
+    /// Lets the thread make its call, which had this number, once more.
+    pub fn again(mut self, number: i64) {
+        self.registers.rax = number as u64;
+        self.registers.rip -= INSTRUCTION;
         drop(self);
     }
 

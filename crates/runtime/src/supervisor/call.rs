@@ -1,16 +1,21 @@
 //! One trapped call: its arguments, who makes it, where its paths lead, and how it is answered.
 
 use std::cell::OnceCell;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{openat2, readlinkat, FileType, Mode, OFlags, ResolveFlags, CWD};
 use rustix::io::Errno;
 
 use crate::kernel::notify::Notification;
 
+use super::contents::Form;
+use super::directories::open_on_disk;
 use super::procfs::{self, Proc};
+use super::rights::Subject;
+pub use super::rights::{want, Identity};
 use super::task::{join, Credentials, Task};
-use super::tree::{Node, Place};
+use super::tree::{last, Node, Place, Start};
+use super::writable::{reopen, Inode, Last, Spot};
 use super::Shield;
 
 /// What becomes of a call.
@@ -32,25 +37,6 @@ const LINK_LIMIT: usize = 40;
 /// Linux's name for "relative to the working directory".
 const AT_FDCWD: i32 = libc::AT_FDCWD;
 
-/// What may be wanted of a file, as bits.
-pub mod want {
-    /// To execute, or to search a directory.
-    pub const EXECUTE: u32 = 1;
-    /// To write.
-    pub const WRITE: u32 = 2;
-    /// To read.
-    pub const READ: u32 = 4;
-}
-
-/// Whose ids count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// Those that the kernel checks files by.
-    FileSystem,
-    /// The real ones, for `access`.
-    Real,
-}
-
 /// A trapped call.
 pub struct Call<'a> {
     /// What it is served from.
@@ -67,7 +53,7 @@ pub struct Call<'a> {
 pub enum Target {
     /// Something of ours.
     Node(Node),
-    /// Nothing, where only we could make something.
+    /// Nothing, in a protected or writable directory.
     Missing,
     /// The host's: the kernel gets there by the program's own arguments.
     Host,
@@ -75,6 +61,15 @@ pub enum Target {
     HostAt(Vec<u8>),
     /// Refused.
     Undeclared,
+}
+
+/// A directory that a path is relative to.
+#[derive(Debug)]
+pub enum Base {
+    /// One that the kernel knows by this path.
+    Path(Vec<u8>),
+    /// One of a writable region.
+    Inode(Inode),
 }
 
 impl<'a> Call<'a> {
@@ -137,18 +132,73 @@ impl<'a> Call<'a> {
         Ok(self.credentials.get_or_init(|| credentials))
     }
 
+    /// The directory behind a descriptor of the caller, or `AT_FDCWD`.
+    ///
+    /// # Errors
+    /// `EBADF`, `ENOTDIR`; `ENOENT` if the kernel has no path for it any more.
+    pub fn base(&self, directory: i32) -> Result<Base, Errno> {
+        let base = if directory == AT_FDCWD {
+            self.base_of(self.task, "cwd")?
+        } else if directory < 0 {
+            return Err(Errno::BADF);
+        } else {
+            self.base_of(self.task, &format!("fd/{directory}"))
+                .map_err(|error| match error {
+                    Errno::NOENT => Errno::BADF,
+                    error => error,
+                })?
+        };
+        self.check_waiting()?;
+        base.ok_or(Errno::NOENT)
+    }
+
+    /// The directory behind a link of `/proc/TID`; `None` if it was removed.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is no such link, `ENOTDIR` if it leads to no directory.
+    pub fn base_of(&self, task: Task, link: &str) -> Result<Option<Base>, Errno> {
+        let path = task.link(link)?;
+        if !path.starts_with(b"/") {
+            return Err(Errno::NOTDIR);
+        }
+        // The directories of writable regions have no name on the disk.
+        if !path.ends_with(b" (deleted)") {
+            return Ok(Some(Base::Path(path)));
+        }
+        let status = task.status_of(link)?;
+        if FileType::from_raw_mode(status.st_mode) != FileType::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        let objects = &self.shield.tree.writable.objects;
+        Ok(objects.of(status.st_dev, status.st_ino).map(Base::Inode))
+    }
+
+    /// The path of the directory behind a link of `/proc/TID`, as the program knows it.
+    ///
+    /// # Errors
+    /// `ENOENT` if it was removed; as [`Call::base_of`].
+    pub fn path_of_link(&self, task: Task, link: &str) -> Result<Vec<u8>, Errno> {
+        match self.base_of(task, link)?.ok_or(Errno::NOENT)? {
+            Base::Path(path) => Ok(path),
+            Base::Inode(inode) => match self.shield.tree.writable.path(inode) {
+                (path, false) => Ok(path),
+                (_, true) => Err(Errno::NOENT),
+            },
+        }
+    }
+
     /// The absolute path that a path and the descriptor that it is relative to stand for.
     pub fn absolute(&self, directory: i32, path: &[u8]) -> Result<Vec<u8>, Errno> {
         if path.starts_with(b"/") {
             return Ok(path.to_vec());
         }
-        let base = if directory == AT_FDCWD {
-            self.task.working_directory()?
-        } else {
-            self.task.descriptor_path(directory)?
-        };
-        self.check_waiting()?;
-        Ok(join(&base, path))
+        match self.base(directory)? {
+            Base::Path(base) => Ok(join(&base, path)),
+            Base::Inode(inode) => match self.shield.tree.writable.path(inode) {
+                (base, false) => Ok(join(&base, path)),
+                (_, true) => Err(Errno::NOENT),
+            },
+        }
     }
 
     /// Finds out where a path leads, and whether the caller may search the directories on the way.
@@ -156,31 +206,59 @@ impl<'a> Call<'a> {
     /// # Errors
     /// As the kernel would give for this path.
     pub fn locate(&self, directory: i32, path: &[u8], follow: bool) -> Result<Target, Errno> {
+        self.locate_name(directory, path, last(follow))
+            .map(|(target, _)| target)
+    }
+
+    /// As [`Call::locate`]; also gives the name in a writable directory that the path ends with, if it ends with one.
+    ///
+    /// # Errors
+    /// As the kernel would give for this path.
+    pub fn locate_name(
+        &self,
+        directory: i32,
+        path: &[u8],
+        last: Last,
+    ) -> Result<(Target, Option<Spot>), Errno> {
+        let follow = last == Last::Follow;
         if path.is_empty() {
             return Err(Errno::NOENT);
         }
-        let given = self.absolute(directory, path)?;
-        let mut current = given.clone();
+        let (mut start, mut current) = (Start::Root, path.to_vec());
+        if !path.starts_with(b"/") {
+            match self.base(directory)? {
+                Base::Path(base) => current = join(&base, path),
+                Base::Inode(inode) => start = Start::Inode(inode),
+            }
+        }
+        // Whether the kernel gets there by the program's own arguments: through links of the host at most, which lead to the host's part.
+        let mut is_native = matches!(start, Start::Root);
+        let search = |node| self.permit(node, want::EXECUTE, Identity::FileSystem);
         for _ in 0..LINK_LIMIT {
-            let host = match self.shield.tree.resolve(&current, follow)? {
+            let (place, spot) = self.shield.tree.walk(&start, &current, last, &search)?;
+            let host = match place {
                 Place::Node(node) => {
                     self.check_reachable(node)?;
-                    return Ok(Target::Node(node));
+                    return Ok((Target::Node(node), spot));
                 }
-                Place::Missing => return Ok(Target::Missing),
-                Place::Undeclared => return Ok(Target::Undeclared),
+                Place::Missing => return Ok((Target::Missing, spot)),
+                Place::Undeclared => return Ok((Target::Undeclared, None)),
                 Place::Host(path) => path,
             };
+            is_native &= collapse(&host) == collapse(&current);
             let next = match procfs::inspect(self, &host, follow)? {
-                Proc::Redirect(path) => Some(path),
-                Proc::Node(node) => return Ok(Target::Node(node)),
+                Proc::Redirect(path) => {
+                    is_native = false;
+                    Some(path)
+                }
+                Proc::Node(node) => return Ok((Target::Node(node), None)),
                 Proc::Native => None,
                 Proc::Outside => self.host_link(&host, follow)?,
             };
             match next {
-                Some(path) => current = path,
-                None if collapse(&host) == collapse(&given) => return Ok(Target::Host),
-                None => return Ok(Target::HostAt(procfs::absolute_self(self, host))),
+                Some(path) => (start, current) = (Start::Root, path),
+                None if is_native => return Ok((Target::Host, None)),
+                None => return Ok((Target::HostAt(procfs::absolute_self(self, host)), None)),
             }
         }
         Err(Errno::LOOP)
@@ -241,80 +319,55 @@ impl<'a> Call<'a> {
     /// Checks permission bits the way the kernel does.
     ///
     /// # Errors
-    /// `EACCES`; `EROFS` if writing is wanted.
+    /// `EACCES`; `EROFS` if writing is wanted in a read-only region.
     pub fn permit(&self, node: Node, wanted: u32, identity: Identity) -> Result<(), Errno> {
-        const DAC_OVERRIDE: u64 = 1 << 1;
-        const DAC_READ_SEARCH: u64 = 1 << 2;
-
         let metadata = self.shield.tree.metadata(node);
         let is_special = matches!(
             FileType::from_raw_mode(metadata.mode),
             FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo
         );
-        if wanted & want::WRITE != 0 && !is_special {
+        let is_writable = is_special || matches!(node, Node::Writable(_));
+        if wanted & want::WRITE != 0 && !is_writable {
             return Err(Errno::ROFS);
         }
         let mode = metadata.mode;
         if mode & mode >> 3 & mode >> 6 & wanted == wanted {
             return Ok(());
         }
-        let credentials = self.credentials()?;
-        let (uid, gid, capabilities) = match identity {
-            Identity::FileSystem => (
-                credentials.uid.file_system,
-                credentials.gid.file_system,
-                credentials.capabilities,
-            ),
-            // As in the kernel: with a real user other than root no capability counts, with root all that are permitted.
-            Identity::Real if credentials.uid.real == 0 => {
-                (0, credentials.gid.real, credentials.permitted)
-            }
-            Identity::Real => (credentials.uid.real, credentials.gid.real, 0),
-        };
-        let granted = if uid == metadata.uid {
-            mode >> 6
-        } else if gid == metadata.gid || credentials.groups.contains(&metadata.gid) {
-            mode >> 3
-        } else {
-            mode
-        };
-        if granted & wanted == wanted {
-            return Ok(());
-        }
-        let is_directory = metadata.is(FileType::Directory);
-        let may_override = capabilities & DAC_OVERRIDE != 0
-            && (is_directory || wanted & want::EXECUTE == 0 || mode & 0o111 != 0);
-        let may_look = capabilities & DAC_READ_SEARCH != 0
-            && if is_directory {
-                wanted & want::WRITE == 0
-            } else {
-                wanted == want::READ
-            };
-        if may_override || may_look {
+        if Subject::new(self.credentials()?, identity).may(&metadata, wanted) {
             Ok(())
         } else {
             Err(Errno::ACCESS)
         }
     }
 
+    /// The caller, as the kernel checks files by.
+    pub fn subject(&self) -> Result<Subject<'_>, Errno> {
+        Ok(Subject::new(self.credentials()?, Identity::FileSystem))
+    }
+
     /// The node that an open descriptor of the caller shows, if it is one of ours.
     pub fn node_of_descriptor(&self, descriptor: i32) -> Option<Node> {
-        let status = self.task.descriptor_status(descriptor).ok()?;
-        let node = match FileType::from_raw_mode(status.st_mode) {
-            FileType::RegularFile => {
-                self.shield
-                    .contents
-                    .node_of(status.st_dev, status.st_ino)?
-                    .0
-            }
-            FileType::Directory => {
-                let path = self.task.descriptor_path(descriptor).ok()?;
-                Node::Entry(self.directory_at(&path)?)
-            }
-            _ => return None,
-        };
+        let node = self.node_of_link(self.task, &format!("fd/{descriptor}"))?;
         self.check_waiting().ok()?;
         Some(node)
+    }
+
+    /// The node that one of the links of `/proc/TID` leads to, if it is one of ours.
+    pub fn node_of_link(&self, task: Task, link: &str) -> Option<Node> {
+        let status = task.status_of(link).ok()?;
+        let writable = &self.shield.tree.writable;
+        match FileType::from_raw_mode(status.st_mode) {
+            FileType::RegularFile => self.shield.memory_node(status.st_dev, status.st_ino),
+            FileType::Directory => match self.base_of(task, link).ok()?? {
+                Base::Path(path) => Some(Node::Entry(self.directory_at(&path)?)),
+                Base::Inode(inode) => Some(Node::Writable(inode)),
+            },
+            FileType::Fifo => Some(Node::Writable(
+                writable.objects.of(status.st_dev, status.st_ino)?,
+            )),
+            _ => None,
+        }
     }
 
     /// The directory of the index whose canonical path this is.
@@ -326,6 +379,36 @@ impl<'a> Call<'a> {
             }
             _ => None,
         }
+    }
+
+    /// Opens something of ours as the caller could hold it, for reading.
+    ///
+    /// # Errors
+    /// What opening it gives.
+    pub fn open_for_caller(&self, node: Node) -> Result<OwnedFd, Errno> {
+        let shield = self.shield;
+        match node {
+            Node::Writable(inode) if self.shield.tree.metadata(node).is(FileType::Directory) => {
+                shield.tree.writable.open_directory(inode)
+            }
+            Node::Writable(inode) => reopen(&*shield.content(inode)?, OFlags::RDONLY),
+            Node::Entry(id) if shield.tree.index().entry(id).is_directory() => {
+                open_on_disk(&shield.tree, id)
+            }
+            _ => shield
+                .contents
+                .get(&shield.tree, node, Form::Data)?
+                .reopen(OFlags::RDONLY),
+        }
+    }
+
+    /// Gives the caller an open file that nobody else has when it goes on: what happens when a file is closed (locks, ends of pipes, events) happens when
+    /// the program closes it.
+    pub fn give_alone(&self, file: OwnedFd, close_on_exec: bool) -> Reply {
+        let listener = &self.shield.listener;
+        let number = listener.install(self.notification.id, &file, close_on_exec)?;
+        drop(file);
+        Ok(Answer::Value(number.into()))
     }
 
     /// Gives the caller an open file.

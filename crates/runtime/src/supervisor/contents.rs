@@ -11,7 +11,7 @@ use rustix::fs::{
     MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags, CWD,
 };
 use rustix::io::{pread, Errno};
-use sconify_shield::{read_plain, Kind, ShieldError, Storage};
+use sconify_shield::{read_plain, EntryId, Kind, ShieldError, Storage};
 
 use crate::failure::Failure;
 use crate::kernel::mapping;
@@ -21,6 +21,7 @@ use super::init;
 use super::packs::Packs;
 use super::program::{self, Interpreter};
 use super::tree::{Name, Node, Tree};
+use super::writable::{self, Content, Inode};
 
 /// Contents up to this size are decrypted into a buffer and written: cheaper than the page faults of a fresh mapping.
 const WRITTEN_AT_ONCE: u64 = 1 << 20;
@@ -112,16 +113,32 @@ impl Contents {
         })
     }
 
-    /// The node and form of a memory file of ours.
-    pub fn node_of(&self, device: u64, inode: u64) -> Option<(Node, Form)> {
-        if device != self.device {
-            return None;
-        }
+    /// Whether this is the device of memory files.
+    pub fn is_memory(&self, device: u64) -> bool {
+        device == self.device
+    }
+
+    /// The node and form of a memory file of ours, by its inode number.
+    pub fn node_of(&self, inode: u64) -> Option<(Node, Form)> {
         self.nodes
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .get(&inode)
             .copied()
+    }
+
+    /// A writable copy of what the image has at an entry of a writable region.
+    ///
+    /// # Errors
+    /// As [`Contents::get`].
+    pub fn copy(&self, tree: &Tree, id: EntryId) -> Result<OwnedFd, Errno> {
+        let node = Node::Entry(id);
+        let work = || {
+            let file = writable::create(tree.index().entry(id).path())?;
+            self.fill(tree, node, &file)?;
+            Ok(file)
+        };
+        work().map_err(|error| failed(tree, node, &error))
     }
 
     /// The verified content of a node.
@@ -131,6 +148,9 @@ impl Contents {
     /// program might take for a file that it can do without, would let the host choose what the program does.
     pub fn get(&self, tree: &Tree, node: Node, form: Form) -> Result<Arc<MemoryFile>, Errno> {
         let key = (tree.metadata(node).inode, form);
+        if let Node::Writable(_) = node {
+            return self.snapshot(tree, node, form);
+        }
         let slot = Arc::clone(
             self.slots
                 .lock()
@@ -143,13 +163,9 @@ impl Contents {
         if let Some(file) = &*held {
             return Ok(Arc::clone(file));
         }
-        let file = self.make(tree, node, form).map_err(|error| {
-            if error.is_tampering() {
-                end_tampered(tree.path(node), &error);
-            }
-            error!("{}: {error}", Name(tree.path(node)));
-            error.errno()
-        })?;
+        let file = self
+            .make(tree, node, form)
+            .map_err(|error| failed(tree, node, &error))?;
         let file = Arc::new(file);
         *held = Some(Arc::clone(&file));
         drop(held);
@@ -161,22 +177,46 @@ impl Contents {
         Ok(file)
     }
 
+    /// The content of a regular file of a writable region, open for reading and writing.
+    ///
+    /// # Errors
+    /// As [`Contents::get`].
+    pub fn writable(&self, tree: &Tree, inode: Inode) -> Result<Arc<OwnedFd>, Errno> {
+        let system = tree.writable.system(inode);
+        match system.content(inode.number)? {
+            Content::Memory(file) => Ok(file),
+            Content::Initial(id) => system.load(inode.number, self.copy(tree, id)?),
+        }
+    }
+
+    /// What a writable file holds now, to be executed: made anew each time, since it may change. The last one is kept, because it tells what a process runs.
+    fn snapshot(&self, tree: &Tree, node: Node, form: Form) -> Result<Arc<MemoryFile>, Errno> {
+        let file = self
+            .make(tree, node, form)
+            .map_err(|error| failed(tree, node, &error))?;
+        let file = Arc::new(file);
+        let key = (tree.metadata(node).inode, form);
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = Arc::new(Mutex::new(Some(Arc::clone(&file))));
+        self.used.fetch_add(self.cost(&file), Ordering::Relaxed);
+        let old = slots.insert(key, slot);
+        drop(slots);
+        let old = old.and_then(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(old) = old {
+            self.used.fetch_sub(self.cost(&old), Ordering::Relaxed);
+            if is_sole_holder(old.file.as_fd()) {
+                let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+                nodes.remove(&old.inode);
+            }
+        }
+        Ok(file)
+    }
+
     fn make(&self, tree: &Tree, node: Node, form: Form) -> Result<MemoryFile, ContentError> {
         let metadata = tree.metadata(node);
-        let draft = create(tree.path(node))?;
+        let draft = create(&tree.path(node))?;
         match form {
-            Form::Data if metadata.size > WRITTEN_AT_ONCE => {
-                // Reserved first: a page that can't be had during the mapped write would end this process.
-                fallocate(&draft, FallocateFlags::empty(), 0, metadata.size)?;
-                mapping::fill(draft.as_fd(), metadata.size as usize, |target| {
-                    self.read(tree, node, target)
-                })??;
-            }
-            Form::Data => {
-                let mut content = vec![0; metadata.size as usize];
-                self.read(tree, node, &mut content)?;
-                write(&draft, &content)?;
-            }
+            Form::Data => self.fill(tree, node, &draft)?,
             Form::Program(loader) => {
                 let data = self.get(tree, node, Form::Data)?;
                 let mut content = data.bytes(0, metadata.size as usize);
@@ -197,11 +237,37 @@ impl Contents {
         })
     }
 
+    /// Fills a new file with the content of a node.
+    fn fill(&self, tree: &Tree, node: Node, file: &OwnedFd) -> Result<(), ContentError> {
+        let size = tree.metadata(node).size;
+        if size > WRITTEN_AT_ONCE {
+            // Reserved first: a page that can't be had during the mapped write would end this process.
+            fallocate(file, FallocateFlags::empty(), 0, size)?;
+            return mapping::fill(file.as_fd(), size as usize, |target| {
+                self.read(tree, node, target)
+            })?;
+        }
+        let mut content = vec![0; size as usize];
+        self.read(tree, node, &mut content)?;
+        Ok(write(file, &content)?)
+    }
+
     fn read(&self, tree: &Tree, node: Node, target: &mut [u8]) -> Result<(), ContentError> {
         let entry = match node {
             Node::Entry(id) => tree.index().entry(id),
             Node::Injected(number) => {
                 target.copy_from_slice(tree.injected_content(number));
+                return Ok(());
+            }
+            Node::Writable(inode) => {
+                let file = self.writable(tree, inode)?;
+                let mut done = 0;
+                while done < target.len() {
+                    match pread(&*file, &mut target[done..], done as u64)? {
+                        0 => break,
+                        count => done += count,
+                    }
+                }
                 return Ok(());
             }
         };
@@ -309,6 +375,16 @@ impl ContentError {
             _ => Errno::IO,
         }
     }
+}
+
+/// Says why a content can't be had, and what the program is told.
+fn failed(tree: &Tree, node: Node, error: &ContentError) -> Errno {
+    let path = tree.path(node);
+    if error.is_tampering() {
+        end_tampered(&path, error);
+    }
+    error!("{}: {error}", Name(&path));
+    error.errno()
 }
 
 /// Ends the program and this process: nothing goes on with a file system that the host has changed.
@@ -428,7 +504,7 @@ mod tests {
             })
             .unwrap();
         let index = Index::open(&built.index, &key, &built.tag).unwrap();
-        (Tree::new(index, Vec::new()), pack)
+        (Tree::new(index, Vec::new(), 1000), pack)
     }
 
     fn node(tree: &Tree, number: u8) -> Node {
@@ -458,7 +534,7 @@ mod tests {
         assert!(contents.used.load(Ordering::Relaxed) <= 21 * SIZE as u64);
         let status = fstat(&held).unwrap();
         assert_eq!(
-            contents.node_of(status.st_dev, status.st_ino),
+            contents.node_of(status.st_ino),
             Some((node(&tree, 0), Form::Data))
         );
         let again = contents.get(&tree, node(&tree, 0), Form::Data).unwrap();

@@ -1,11 +1,10 @@
-//! Open directories. The program gets the real, empty directory of the disk, so that everything that the kernel does with it works; its listing
-//! comes from the index.
+//! Open directories. The program gets a real, empty directory: that of the disk, or, in a writable region, one without a name. So everything that the kernel
+//! does with it works; its listing comes from the index or from the region.
 //!
 //! The position in a listing is the offset of the open file, which we share: of every directory that we hand out we keep a duplicate. Which one belongs to a
 //! descriptor of the program is proven by moving its offset and looking whether the descriptor follows.
 
 use std::collections::HashSet;
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +12,8 @@ use rustix::fs::{openat2, seek, tell, FileType, Mode, OFlags, ResolveFlags, Seek
 use rustix::io::Errno;
 use sconify_shield::EntryId;
 
-use super::call::{Answer, Call, Reply};
+use super::call::{want, Answer, Base, Call, Identity, Reply};
+use super::redirect;
 use super::task::{Position, Task};
 use super::tree::{Child, Name, Node, Place, Tree};
 
@@ -24,7 +24,7 @@ const SWEEP_AT: usize = 256;
 
 /// The listing of one open directory, by the index.
 struct Kept {
-    directory: EntryId,
+    directory: Node,
     file: Arc<OwnedFd>,
 }
 
@@ -48,12 +48,12 @@ impl Default for Directories {
 }
 
 impl Directories {
-    /// Opens a directory of the index on the disk.
+    /// Opens a directory for the program.
     ///
     /// # Errors
-    /// `EIO` if the disk has something else there.
-    pub fn open(&self, tree: &Tree, directory: EntryId) -> Result<Arc<OwnedFd>, Errno> {
-        let file = Arc::new(open_on_disk(tree, directory)?);
+    /// `EIO` if the disk has something else there; `ENOTDIR` if it is none.
+    pub fn open(&self, tree: &Tree, directory: Node) -> Result<Arc<OwnedFd>, Errno> {
+        let file = Arc::new(open_anew(tree, directory)?);
         let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if registry.kept.len() >= registry.sweep_at {
             registry.sweep();
@@ -65,14 +65,14 @@ impl Directories {
         Ok(file)
     }
 
-    /// Finds the duplicate of a descriptor of the caller; where none is kept any more, the descriptor gets a new open file.
+    /// Finds the duplicate of a descriptor of the caller.
     fn find(
         &self,
         call: &Call,
-        directory: EntryId,
+        directory: Node,
         descriptor: i32,
         at: Position,
-    ) -> Result<Arc<OwnedFd>, Errno> {
+    ) -> Result<Option<Arc<OwnedFd>>, Errno> {
         let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let probe = registry.next_probe();
         // The latest opened first: it is most often the one.
@@ -89,22 +89,16 @@ impl Directories {
             let position = call.task.descriptor_position(descriptor);
             seek(file, SeekFrom::Start(at.offset))?;
             if position.is_ok_and(|position| position.offset == probe) {
-                return Ok(Arc::clone(file));
+                return Ok(Some(Arc::clone(file)));
             }
         }
-        let file = Arc::new(open_on_disk(&call.shield.tree, directory)?);
-        seek(&file, SeekFrom::Start(at.offset))?;
-        call.shield.listener.install_at(
-            call.notification.id,
-            &*file,
-            descriptor,
-            at.close_on_exec,
-        )?;
-        registry.kept.push(Kept {
-            directory,
-            file: Arc::clone(&file),
-        });
-        Ok(file)
+        Ok(None)
+    }
+
+    /// Drops the duplicates of a directory, whose open files then are the program's alone.
+    fn release(&self, directory: Node) {
+        let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.kept.retain(|kept| kept.directory != directory);
     }
 }
 
@@ -144,25 +138,26 @@ impl Registry {
 /// The offsets that look like probes of all descriptors of all processes but this one.
 fn offsets_of_others() -> HashSet<u64> {
     let ours = std::process::id() as i32;
-    let numbers = |directory: &str| -> Vec<i32> {
-        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-        entries
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect()
-    };
     let mut offsets = HashSet::new();
-    for process in numbers("/proc") {
-        if process != ours {
-            let task = Task(process);
-            let found = numbers(&format!("/proc/{process}/fdinfo"))
-                .into_iter()
-                .filter_map(|descriptor| task.descriptor_position(descriptor).ok())
-                .map(|position| position.offset)
-                .filter(|offset| *offset >= PROBE);
-            offsets.extend(found);
-        }
+    for task in Task::all().filter(|task| task.0 != ours) {
+        let found = task
+            .numbers("fdinfo")
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|descriptor| task.descriptor_position(descriptor).ok())
+            .map(|position| position.offset)
+            .filter(|offset| *offset >= PROBE);
+        offsets.extend(found);
     }
     offsets
+}
+
+fn open_anew(tree: &Tree, directory: Node) -> Result<OwnedFd, Errno> {
+    match directory {
+        Node::Entry(id) => open_on_disk(tree, id),
+        Node::Writable(inode) => tree.writable.open_directory(inode),
+        Node::Injected(_) => Err(Errno::NOTDIR),
+    }
 }
 
 /// Opens the directory of the disk that stands for one of the index. No component of its path may be a link.
@@ -170,7 +165,7 @@ fn offsets_of_others() -> HashSet<u64> {
 /// # Errors
 /// `EIO` if the disk has something else there.
 pub fn open_on_disk(tree: &Tree, directory: EntryId) -> Result<OwnedFd, Errno> {
-    let path = tree.path(Node::Entry(directory));
+    let path = tree.index().entry(directory).path();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).map_err(|error| match error {
         Errno::MFILE | Errno::NFILE | Errno::NOMEM => error,
@@ -197,46 +192,96 @@ pub fn list(call: &Call, is_old: bool) -> Reply {
             _ => Ok(Answer::Pass),
         };
     }
-    let path = call.task.descriptor_path(descriptor)?;
-    let directory = match call.shield.tree.resolve(&path, false)? {
-        Place::Node(Node::Entry(id)) if call.shield.tree.path(Node::Entry(id)) == path => id,
-        Place::Host(_) => return Ok(Answer::Pass),
-        _ => {
-            error!(
-                "{}: an open directory stands at a path where the index has none",
-                Name(&path)
-            );
-            return Err(Errno::IO);
-        }
+    let directory = match call.base(descriptor)? {
+        Base::Inode(inode) => Node::Writable(inode),
+        Base::Path(path) => match call.shield.tree.resolve(&path, false)? {
+            Place::Node(node @ Node::Entry(_)) if *call.shield.tree.path(node) == path => node,
+            Place::Host(_) => return Ok(Answer::Pass),
+            _ => {
+                error!(
+                    "{}: an open directory stands at a path where the index has none",
+                    Name(&path)
+                );
+                return Err(Errno::IO);
+            }
+        },
     };
     let position = call.task.descriptor_position(descriptor)?;
     let file = call
         .shield
         .directories
         .find(call, directory, descriptor, position)?;
-    let children = call.shield.tree.list(directory);
+    let children = match directory {
+        Node::Writable(inode) => {
+            let system = call.shield.tree.writable.system(inode);
+            system.list(inode.number, position.offset)?
+        }
+        _ => call.shield.tree.list_from(directory, position.offset),
+    };
     let size = call.address(2) as u32 as usize;
-    let (records, count) = encode(&children, position.offset, size, is_old)?;
+    let (records, end) = encode(&children, size, is_old)?;
     call.write(call.address(1), &records)?;
-    seek(&file, SeekFrom::Start(position.offset + count))?;
-    Ok(Answer::Value(records.len() as i64))
+    let length = records.len() as i64;
+    match (file, end) {
+        (Some(file), Some(end)) => {
+            seek(&file, SeekFrom::Start(end))?;
+        }
+        // Nobody but the caller has this open file: it is made to move it.
+        (None, Some(end)) => return redirect::seek(call, descriptor, end, length),
+        (_, None) => {}
+    }
+    Ok(Answer::Value(length))
 }
 
-/// Encodes as many records as fit from a position on; returns how many.
+/// Serves `flock`: a lock of an open directory ends when the program closes it, so we must not have it too.
+pub fn lock(call: &Call) -> Reply {
+    let status = call.task.descriptor_status(call.int(0));
+    let is_directory =
+        status.is_ok_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Directory);
+    if is_directory {
+        if let Some(node) = call.node_of_descriptor(call.int(0)) {
+            call.shield.directories.release(node);
+        }
+    }
+    Ok(Answer::Pass)
+}
+
+/// Serves `getcwd`.
+pub fn working_directory(call: &Call) -> Reply {
+    let Some(Base::Inode(inode)) = call.base_of(call.task, "cwd")? else {
+        return Ok(Answer::Pass);
+    };
+    let (mut path, is_removed) = call.shield.tree.writable.path(inode);
+    if is_removed {
+        return Err(Errno::NOENT);
+    }
+    path.push(0);
+    if call.address(1) < path.len() as u64 {
+        return Err(Errno::RANGE);
+    }
+    call.write(call.address(0), &path)?;
+    Ok(Answer::Value(path.len() as i64))
+}
+
+/// Serves `fchdir`: the kernel lets everybody enter the directories that stand for writable ones.
+pub fn enter(call: &Call) -> Reply {
+    let descriptor = call.int(0);
+    if let Ok(Base::Inode(inode)) = call.base(descriptor) {
+        call.permit(Node::Writable(inode), want::EXECUTE, Identity::FileSystem)?;
+    }
+    Ok(Answer::Pass)
+}
+
+/// Encodes as many records as fit, and the position behind them. Each child comes with the position behind it.
 fn encode(
-    children: &[Child],
-    from: u64,
+    children: &[(Child, u64)],
     size: usize,
     is_old: bool,
-) -> Result<(Vec<u8>, u64), Errno> {
+) -> Result<(Vec<u8>, Option<u64>), Errno> {
     const HEAD: usize = 18; // inode, offset, length
     let mut bytes = Vec::with_capacity(size.min(32_768));
-    let mut count = 0;
-    for (child, next) in children
-        .iter()
-        .zip(1_u64..)
-        .skip(usize::try_from(from).unwrap_or(usize::MAX))
-    {
+    let mut position = None;
+    for (child, next) in children {
         // Name, its NUL, and the type: before the name in the new layout, in the last byte in the old one.
         let length = (HEAD + child.name.len() + 2).next_multiple_of(8);
         if bytes.len() + length > size {
@@ -255,12 +300,12 @@ fn encode(
         if is_old {
             bytes[end - 1] = kind;
         }
-        count += 1;
+        position = Some(*next);
     }
-    if count == 0 && from < children.len() as u64 {
+    if position.is_none() && !children.is_empty() {
         return Err(Errno::INVAL);
     }
-    Ok((bytes, count))
+    Ok((bytes, position))
 }
 
 fn type_of(kind: FileType) -> u8 {
@@ -280,14 +325,13 @@ fn type_of(kind: FileType) -> u8 {
 mod tests {
     use super::*;
 
-    fn children(count: usize) -> Vec<Child> {
-        (0..count)
-            .map(|number| Child {
-                name: vec![b'n'; number + 1],
-                inode: number as u64 + 5,
-                kind: FileType::Directory,
-            })
-            .collect()
+    fn children(count: usize) -> Vec<(Child, u64)> {
+        let child = |number: usize| Child {
+            name: vec![b'n'; number + 1],
+            inode: number as u64 + 5,
+            kind: FileType::Directory,
+        };
+        (0..count).map(child).zip(1..).collect()
     }
 
     #[test]
@@ -296,11 +340,11 @@ mod tests {
         for is_old in [false, true] {
             let (mut from, mut names) = (0, Vec::new());
             loop {
-                let (bytes, count) = encode(&children, from, 100, is_old).unwrap();
+                let (bytes, end) = encode(&children[from as usize..], 100, is_old).unwrap();
                 assert!(bytes.len() <= 100);
-                if count == 0 {
+                let Some(end) = end else {
                     break;
-                }
+                };
                 let mut at = 0;
                 while at < bytes.len() {
                     let length = usize::from(u16::from_le_bytes(
@@ -317,6 +361,7 @@ mod tests {
                     from = u64::from_le_bytes(record[8..16].try_into().unwrap());
                     at += length;
                 }
+                assert_eq!(from, end);
             }
             assert_eq!(names, (1..=40).collect::<Vec<_>>());
         }
@@ -324,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_buffer_too_small_for_one_name_is_invalid() {
-        assert_eq!(encode(&children(1), 0, 20, false), Err(Errno::INVAL));
-        assert_eq!(encode(&children(1), 1, 20, false), Ok((vec![], 0)));
+        assert_eq!(encode(&children(1), 20, false), Err(Errno::INVAL));
+        assert_eq!(encode(&[], 20, false), Ok((vec![], None)));
     }
 }

@@ -163,7 +163,7 @@ pub fn execute(call: &Call, given: Arguments) -> Reply {
         0,
         0,
     ];
-    let shown = call.shield.tree.path(node);
+    let shown = &*call.shield.tree.path(node);
     trace(
         call,
         |traced, installed| start(call, &plan, shown, arguments, traced, installed),

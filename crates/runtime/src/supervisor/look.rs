@@ -4,11 +4,13 @@ use rustix::fs::{accessat, lstat, readlinkat, stat, statfs, Access, AtFlags, Fil
 use rustix::io::Errno;
 use sconify_shield::Kind;
 
+use crate::kernel::process;
 use crate::kernel::thread::with_file_system_identity;
 
 use super::call::{want, Answer, Call, Identity, Reply, Target};
 use super::procfs;
 use super::record::{self, Layout};
+use super::redirect;
 use super::tree::Node;
 
 /// Serves `stat`, `lstat`, `newfstatat`, `statx`: writes what `layout` says to `buffer`.
@@ -55,8 +57,7 @@ pub fn look(
 /// Serves `fstat` and looks at descriptors.
 pub fn look_at_descriptor(call: &Call, descriptor: i32, layout: Layout, buffer: usize) -> Reply {
     let node = if descriptor == libc::AT_FDCWD {
-        call.directory_at(&call.task.working_directory()?)
-            .map(Node::Entry)
+        call.node_of_link(call.task, "cwd")
     } else {
         call.node_of_descriptor(descriptor)
     };
@@ -136,108 +137,90 @@ pub fn readlink(call: &Call, directory: i32, path: usize, buffer: usize, size: u
             _ => Err(Errno::INVAL),
         },
         Target::Node(Node::Injected(_)) => Err(Errno::INVAL),
+        Target::Node(Node::Writable(inode)) => {
+            let system = call.shield.tree.writable.system(inode);
+            answer(&system.target(inode.number)?)
+        }
         Target::Missing | Target::Undeclared => Err(Errno::NOENT),
         Target::Host => match shown(&call.absolute(directory, &path)?) {
-            Some(target) => answer(target),
+            Some(target) => answer(&target),
             None => Ok(Answer::Pass),
         },
         Target::HostAt(path) => match shown(&path) {
-            Some(target) => answer(target),
+            Some(target) => answer(&target),
             None => answer(readlinkat(CWD, &*path, Vec::new())?.as_bytes()),
         },
     }
 }
 
-/// Serves `statfs`: everything of ours is on the file system of the root, read-only.
+/// Serves `statfs`: what is protected is on the file system of the root, read-only; what is ephemeral is in memory.
 pub fn file_system(call: &Call, path: usize, buffer: usize) -> Reply {
     let path = call.path(path)?;
-    let (on_disk, read_only) = match call.locate(libc::AT_FDCWD, &path, true)? {
-        Target::Node(_) => (b"/".to_vec(), true),
-        Target::Missing | Target::Undeclared => return Err(Errno::NOENT),
-        Target::Host => return Ok(Answer::Pass),
-        Target::HostAt(path) => (path, false),
-    };
-    let mut status = statfs(&*on_disk)?;
-    if read_only {
+    match call.locate(libc::AT_FDCWD, &path, true)? {
+        Target::Node(node) => write_file_system(call, node, buffer),
+        Target::Missing | Target::Undeclared => Err(Errno::NOENT),
+        Target::Host => Ok(Answer::Pass),
+        Target::HostAt(path) => {
+            let status = record::of_file_system(&statfs(&*path)?);
+            call.write(call.address(buffer), &status)?;
+            Ok(Answer::Value(0))
+        }
+    }
+}
+
+/// Serves `fstatfs`.
+pub fn file_system_of(call: &Call, descriptor: i32, buffer: usize) -> Reply {
+    match call.node_of_descriptor(descriptor) {
+        Some(node) => write_file_system(call, node, buffer),
+        None => Ok(Answer::Pass),
+    }
+}
+
+fn write_file_system(call: &Call, node: Node, buffer: usize) -> Reply {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    let mut status = statfs("/")?;
+    if let Node::Writable(_) = node {
+        let memory = process::memory();
+        status.f_type = TMPFS_MAGIC;
+        status.f_bsize = memory.page as i64;
+        status.f_frsize = memory.page as i64;
+        status.f_blocks = memory.total / memory.page;
+        status.f_bfree = memory.free / memory.page;
+        status.f_bavail = status.f_bfree;
+        status.f_flags &= !(libc::ST_RDONLY as libc::c_long);
+    } else {
         status.f_flags |= libc::ST_RDONLY as libc::c_long;
     }
     call.write(call.address(buffer), &record::of_file_system(&status))?;
     Ok(Answer::Value(0))
 }
 
-/// Which file an extended attribute call is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// The path in the first argument; whether a final link is followed.
-    Path(bool),
-    /// The descriptor in the first argument.
-    Descriptor,
-}
-
-impl Subject {
-    /// The node, or `None` if the kernel shall answer.
-    pub fn node(self, call: &Call) -> Result<Option<Node>, Errno> {
-        match self {
-            Self::Descriptor => Ok(call.node_of_descriptor(call.int(0))),
-            Self::Path(follow) => match call.locate(libc::AT_FDCWD, &call.path(0)?, follow)? {
-                Target::Node(node) => Ok(Some(node)),
-                Target::Missing | Target::Undeclared => Err(Errno::NOENT),
-                Target::Host => Ok(None),
-                // Reached through a link of the index only, and nothing that programs look for there.
-                Target::HostAt(_) => Err(Errno::OPNOTSUPP),
-            },
-        }
-    }
-}
-
-/// Serves the `getxattr` family.
-pub fn attribute(call: &Call, subject: Subject) -> Reply {
-    let Some(node) = subject.node(call)? else {
-        return Ok(Answer::Pass);
-    };
-    let name = call.path(1)?;
-    let value = call
-        .shield
-        .tree
-        .entry(node)
-        .and_then(|entry| entry.xattr(&name))
-        .ok_or(Errno::NODATA)?;
-    if name.starts_with(b"user.") {
-        call.permit(node, want::READ, Identity::FileSystem)?;
-    }
-    copy_out(call, value, 2, 3)
-}
-
-/// Serves the `listxattr` family.
-pub fn attribute_names(call: &Call, subject: Subject) -> Reply {
-    let Some(node) = subject.node(call)? else {
-        return Ok(Answer::Pass);
-    };
-    let mut names = Vec::new();
-    if let Some(entry) = call.shield.tree.entry(node) {
-        for (name, _) in entry.xattrs() {
-            names.extend_from_slice(name);
-            names.push(0);
-        }
-    }
-    copy_out(call, &names, 1, 2)
-}
-
-/// Copies a value of variable length the way extended attributes want it: size 0 asks for the length.
-fn copy_out(call: &Call, value: &[u8], buffer: usize, size: usize) -> Reply {
-    let size = call.address(size) as usize;
-    if size != 0 {
-        if size < value.len() {
-            return Err(Errno::RANGE);
-        }
-        call.write(call.address(buffer), value)?;
-    }
-    Ok(Answer::Value(value.len() as i64))
-}
-
-/// Serves `inotify_add_watch`: what is ours never changes, so directories may be watched, in vain; files, which the disk need not have, not.
+/// Serves `inotify_add_watch`: what is protected never changes, so directories may be watched, in vain; files, which the disk need not have, not. A writable
+/// file is watched by its memory file, which tells of all that happens to the content.
 pub fn watch(call: &Call) -> Reply {
-    match call.locate(libc::AT_FDCWD, &call.path(1)?, true)? {
+    let follow = call.int(2) as u32 & libc::IN_DONT_FOLLOW == 0;
+    match call.locate(libc::AT_FDCWD, &call.path(1)?, follow)? {
+        Target::Node(node @ Node::Writable(_)) => {
+            call.permit(node, want::READ, Identity::FileSystem)?;
+            let is_directory = call.shield.tree.metadata(node).is(FileType::Directory);
+            if call.int(2) as u32 & libc::IN_ONLYDIR != 0 && !is_directory {
+                return Err(Errno::NOTDIR);
+            }
+            let file = call.open_for_caller(node)?;
+            redirect::with_path_of(call, &file, |path| {
+                (
+                    libc::SYS_inotify_add_watch,
+                    [
+                        call.address(0),
+                        path,
+                        call.address(2),
+                        0,
+                        0,
+                        call.shield.cookie,
+                    ],
+                )
+            })
+        }
         Target::Node(node) if call.shield.tree.metadata(node).is(FileType::Directory) => {
             Ok(Answer::Pass)
         }

@@ -7,6 +7,7 @@
 //! The host is the adversary, the program is not. So the index alone decides what a path means, no byte of the disk reaches the program unverified, and whatever
 //! can't be decided is refused; but a path that the program gave may be read from its memory and left to the kernel.
 
+mod attributes;
 mod call;
 mod contents;
 mod directories;
@@ -14,24 +15,28 @@ mod embedded;
 mod execute;
 mod init;
 mod look;
-mod modify;
+mod names;
 mod open;
 mod packs;
+mod pipe;
 mod procfs;
 mod program;
 mod record;
 mod redirect;
+mod rights;
 mod serve;
+mod sockets;
 mod task;
 mod tree;
+mod writable;
 
 use std::ffi::CString;
 use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::sync::RwLock;
+use std::sync::{Arc, RwLock};
 
-use rustix::fs::{statfs, OFlags};
+use rustix::fs::{statfs, FileType, OFlags};
 use rustix::io::Errno;
 use sconify_shield::{Index, ShieldError};
 
@@ -47,6 +52,7 @@ use execute::Plan;
 use packs::Packs;
 use task::Memories;
 use tree::{Name, Node, Place, Tree};
+use writable::Inode;
 
 const PROC_MAGIC: i64 = 0x9fa0;
 const SYSFS_MAGIC: i64 = 0x6265_6572;
@@ -67,6 +73,27 @@ pub(crate) struct Shield {
     /// Whether `/proc` and `/sys` are the kernel's, not something that the host put there.
     has_procfs: bool,
     has_sysfs: bool,
+}
+
+impl Shield {
+    /// What a memory file of ours shows.
+    fn memory_node(&self, device: u64, inode: u64) -> Option<Node> {
+        if !self.contents.is_memory(device) {
+            return None;
+        }
+        match self.contents.node_of(inode) {
+            Some((node, _)) => Some(node),
+            None => self.tree.writable.of_memory(inode).map(Node::Writable),
+        }
+    }
+
+    /// The content of a regular file of a writable region.
+    ///
+    /// # Errors
+    /// What making a memory file gives.
+    fn content(&self, inode: Inode) -> Result<Arc<OwnedFd>, Errno> {
+        self.contents.writable(&self.tree, inode)
+    }
 }
 
 /// Runs programs on a plain kernel.
@@ -154,7 +181,8 @@ impl Executor for Supervisor {
                     "executable memory files can't be made ({error}); is vm.memfd_noexec 2?"
                 ))
             })?;
-        let tree = Tree::new(index, launch.injected_files);
+        let memories = usize::try_from(process::descriptor_ceiling() / 4).unwrap_or(usize::MAX);
+        let tree = Tree::new(index, launch.injected_files, memories);
 
         let mut cookie = [0; 8];
         process::random(&mut cookie)
@@ -191,7 +219,9 @@ impl Executor for Supervisor {
         };
         let workers = serve::Workers::start(shield, (plan, shown));
         gate.release()?;
-        Ok(init::supervise(child, &workers.shield().tracing))
+        let end = init::supervise(child, &workers.shield().tracing);
+        workers.shield().tree.writable.objects.clear();
+        Ok(end)
     }
 }
 
@@ -252,7 +282,7 @@ impl First {
         all.extend(arguments.into_iter().skip(usize::from(is_script)));
         let image = Image {
             program: open(plan.program, Form::Program(number))
-                .map_err(failed(tree.path(plan.program)))?,
+                .map_err(failed(&tree.path(plan.program)))?,
             loader,
             arguments: all,
             environment,
@@ -271,6 +301,11 @@ fn open_working_directory(tree: &Tree, path: &[u8]) -> Result<OwnedFd, Superviso
     let attempt = || match tree.resolve(path, true)? {
         Place::Node(Node::Entry(id)) if tree.index().entry(id).is_directory() => {
             directories::open_on_disk(tree, id)
+        }
+        Place::Node(node @ Node::Writable(inode))
+            if tree.metadata(node).is(FileType::Directory) =>
+        {
+            tree.writable.open_directory(inode)
         }
         Place::Node(_) => Err(Errno::NOTDIR),
         Place::Missing | Place::Undeclared => Err(Errno::NOENT),
@@ -344,5 +379,5 @@ fn budget() -> u64 {
     let limit = limits
         .iter()
         .find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
-    limit.unwrap_or(u64::MAX).min(process::physical_memory()) / 4
+    limit.unwrap_or(u64::MAX).min(process::memory().total) / 4
 }

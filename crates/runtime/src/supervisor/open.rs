@@ -1,4 +1,4 @@
-//! Opening: `open`, `openat`, `creat`.
+//! Opening: `open`, `openat`, `openat2`, `creat`.
 
 use rustix::fs::{openat, FileType, Mode, OFlags, CWD};
 use rustix::io::Errno;
@@ -7,62 +7,176 @@ use crate::kernel::thread::with_file_system_identity;
 
 use super::call::{want, Answer, Call, Identity, Reply, Target};
 use super::contents::Form;
-use super::tree::Node;
+use super::pipe;
+use super::tree::{last, Node};
+use super::writable::{Inode, Kind, New, Spot};
 
-/// Serves an `open` of `path` relative to `directory`.
-pub fn open(call: &Call, directory: i32, path: usize, flags: OFlags, mode: u32) -> Reply {
-    let path = call.path(path)?;
-    let creates_new = flags.contains(OFlags::CREATE | OFlags::EXCL);
-    let follow = !flags.contains(OFlags::NOFOLLOW) && !creates_new;
-    match call.locate(directory, &path, follow)? {
-        Target::Node(node) => open_node(call, node, flags),
-        Target::Missing if flags.contains(OFlags::CREATE) && !flags.contains(OFlags::PATH) => {
-            Err(Errno::ROFS)
+/// Flags that an open file keeps; all others act when it is opened.
+const KEPT: OFlags = OFlags::ACCMODE
+    .union(OFlags::APPEND)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOATIME)
+    .union(OFlags::DSYNC)
+    .union(OFlags::SYNC)
+    .union(OFlags::DIRECT);
+/// `O_TMPFILE` holds `O_DIRECTORY`; this is what it has beyond that.
+const UNNAMED: OFlags = OFlags::TMPFILE.difference(OFlags::DIRECTORY);
+
+/// What an `open` asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// The flags.
+    pub flags: OFlags,
+    /// Permission bits of a new file.
+    pub mode: u32,
+}
+
+impl Wanted {
+    /// Whether the content would be read, written or cut.
+    fn access(&self) -> u32 {
+        let mut wanted = match self.flags & OFlags::ACCMODE {
+            OFlags::RDONLY => want::READ,
+            OFlags::WRONLY => want::WRITE,
+            _ => want::READ | want::WRITE,
+        };
+        if self.flags.contains(OFlags::TRUNC) {
+            wanted |= want::WRITE;
         }
-        Target::Missing | Target::Undeclared => Err(Errno::NOENT),
-        Target::Host => Ok(Answer::Pass),
-        Target::HostAt(path) => open_host(call, &path, flags, mode),
+        wanted
+    }
+
+    fn only_names(&self) -> bool {
+        self.flags.contains(OFlags::PATH)
+    }
+
+    fn creates(&self) -> bool {
+        self.flags.contains(OFlags::CREATE) && !self.only_names()
+    }
+
+    fn is_exclusive(&self) -> bool {
+        self.creates() && self.flags.contains(OFlags::EXCL)
+    }
+
+    fn is_unnamed(&self) -> bool {
+        self.flags.contains(UNNAMED) && !self.only_names()
+    }
+
+    fn check(&self) -> Result<(), Errno> {
+        let directory = self.flags.contains(OFlags::DIRECTORY);
+        let writes = self.flags & OFlags::ACCMODE != OFlags::RDONLY;
+        if (self.creates() && directory) || (self.is_unnamed() && (!directory || !writes)) {
+            return Err(Errno::INVAL);
+        }
+        Ok(())
     }
 }
 
-fn open_node(call: &Call, node: Node, flags: OFlags) -> Reply {
-    let metadata = call.shield.tree.metadata(node);
-    let kind = FileType::from_raw_mode(metadata.mode);
-    let only_names = flags.contains(OFlags::PATH);
-    let access = flags & OFlags::ACCMODE;
-    let writes = access != OFlags::RDONLY
-        || flags.intersects(OFlags::TRUNC)
-        || flags.contains(OFlags::TMPFILE);
-    if !only_names && flags.contains(OFlags::CREATE | OFlags::EXCL) {
+/// Serves an `open` of `path` relative to `directory`.
+pub fn open(call: &Call, directory: i32, path: usize, flags: OFlags, mode: u32) -> Reply {
+    open_path(call, directory, &call.path(path)?, Wanted { flags, mode })
+}
+
+/// Serves `openat2` (`struct open_how`: flags, mode, resolve; 64 bits each).
+pub fn open_how(call: &Call) -> Reply {
+    const KNOWN: usize = 24;
+    const PAGE: usize = 4096;
+    let size = call.address(3) as usize;
+    if size < KNOWN {
+        return Err(Errno::INVAL);
+    }
+    if size > PAGE {
+        return Err(Errno::TOOBIG);
+    }
+    let mut how = vec![0; size];
+    let memories = &call.shield.memories;
+    memories.read_exact(call.task, call.address(2), &mut how)?;
+    if how[KNOWN..].iter().any(|&byte| byte != 0) {
+        return Err(Errno::TOOBIG);
+    }
+    let word = |at: usize| u64::from_le_bytes(how[at..at + 8].try_into().expect("eight bytes"));
+    let (flags, mode, resolve) = (word(0), word(8), word(16));
+    let known =
+        OFlags::all().bits() | OFlags::TMPFILE.bits() | libc::O_LARGEFILE as u32 | 0o100_000;
+    if flags & !u64::from(known) != 0 || mode & !0o7777 != 0 {
+        return Err(Errno::INVAL);
+    }
+    let flags = OFlags::from_bits_retain(flags as u32);
+    if mode != 0 && !flags.intersects(OFlags::CREATE | UNNAMED) {
+        return Err(Errno::INVAL);
+    }
+    // Restrictions on how a path is walked: callers fall back to walking by themselves.
+    if resolve != 0 {
+        return Err(Errno::NOSYS);
+    }
+    let path = call.path(1)?;
+    let wanted = Wanted {
+        flags,
+        mode: mode as u32,
+    };
+    open_path(call, call.int(0), &path, wanted)
+}
+
+fn open_path(call: &Call, directory: i32, path: &[u8], wanted: Wanted) -> Reply {
+    wanted.check()?;
+    let follow = !wanted.flags.contains(OFlags::NOFOLLOW) && !wanted.is_exclusive();
+    let (target, spot) = call.locate_name(directory, path, last(follow))?;
+    match (target, spot) {
+        (Target::Node(Node::Writable(inode)), spot) => open_writable(call, inode, spot, wanted),
+        (Target::Node(node), _) => open_node(call, node, wanted),
+        (Target::Missing, Some(spot)) if wanted.creates() => {
+            create(call, spot, directory, path, wanted)
+        }
+        (Target::Missing, None) if wanted.creates() => Err(if path.ends_with(b"/") {
+            Errno::ISDIR
+        } else {
+            Errno::ROFS
+        }),
+        (Target::Missing | Target::Undeclared, _) => Err(Errno::NOENT),
+        (Target::Host, _) => Ok(Answer::Pass),
+        (Target::HostAt(path), _) => open_host(call, &path, wanted),
+    }
+}
+
+/// What an open of something of this type can't be.
+fn check_type(kind: FileType, wanted: Wanted) -> Result<(), Errno> {
+    if wanted.is_exclusive() {
         return Err(Errno::EXIST);
     }
     match kind {
+        FileType::Symlink if wanted.flags.contains(OFlags::DIRECTORY) => Err(Errno::NOTDIR),
+        FileType::Symlink if wanted.only_names() => Ok(()),
+        FileType::Symlink => Err(Errno::LOOP),
+        FileType::Directory if wanted.only_names() || wanted.is_unnamed() => Ok(()),
+        FileType::Directory if wanted.access() & want::WRITE != 0 || wanted.creates() => {
+            Err(Errno::ISDIR)
+        }
+        FileType::Directory => Ok(()),
+        _ if wanted.flags.contains(OFlags::DIRECTORY) => Err(Errno::NOTDIR),
+        _ => Ok(()),
+    }
+}
+
+fn open_node(call: &Call, node: Node, wanted: Wanted) -> Reply {
+    let metadata = call.shield.tree.metadata(node);
+    let kind = FileType::from_raw_mode(metadata.mode);
+    check_type(kind, wanted)?;
+    match kind {
         FileType::Symlink => return Err(Errno::LOOP),
-        FileType::Directory if !only_names && flags.contains(OFlags::TMPFILE) => {
-            return Err(Errno::ROFS)
-        }
-        FileType::Directory if !only_names && (writes || flags.contains(OFlags::CREATE)) => {
-            return Err(Errno::ISDIR)
-        }
-        FileType::Directory => {}
-        _ if flags.contains(OFlags::DIRECTORY) => return Err(Errno::NOTDIR),
-        FileType::RegularFile => {}
+        FileType::Directory if wanted.is_unnamed() => return Err(Errno::ROFS),
+        FileType::Directory | FileType::RegularFile => {}
         // Device nodes and pipes of an image mean the host's devices.
         _ => return Err(Errno::ACCESS),
     }
     // The kernel injects no `O_PATH` descriptors: who asks for one gets one for reading, and must be allowed to read.
-    let wanted = if writes && !only_names {
-        want::WRITE
-    } else {
+    let access = if wanted.only_names() {
         want::READ
+    } else {
+        wanted.access()
     };
-    call.permit(node, wanted, Identity::FileSystem)?;
-    let close_on_exec = flags.contains(OFlags::CLOEXEC);
+    call.permit(node, access, Identity::FileSystem)?;
+    let close_on_exec = wanted.flags.contains(OFlags::CLOEXEC);
     if kind == FileType::Directory {
-        let Node::Entry(id) = node else {
-            return Err(Errno::NOTDIR);
-        };
-        let kept = call.shield.directories.open(&call.shield.tree, id)?;
+        let kept = call.shield.directories.open(&call.shield.tree, node)?;
         return call.give(&*kept, close_on_exec);
     }
     let file = call
@@ -70,18 +184,133 @@ fn open_node(call: &Call, node: Node, flags: OFlags) -> Reply {
         .contents
         .get(&call.shield.tree, node, Form::Data)?;
     // These show in F_GETFL; none of them changes what a regular file gives.
-    let kept = flags & (OFlags::NONBLOCK | OFlags::NOATIME | OFlags::APPEND);
+    let kept = wanted.flags & (OFlags::NONBLOCK | OFlags::NOATIME | OFlags::APPEND);
     call.give(file.reopen(OFlags::RDONLY | kept)?, close_on_exec)
 }
 
+fn open_writable(call: &Call, inode: Inode, spot: Option<Spot>, wanted: Wanted) -> Reply {
+    let node = Node::Writable(inode);
+    let writable = &call.shield.tree.writable;
+    let metadata = writable.metadata(inode)?;
+    let kind = FileType::from_raw_mode(metadata.mode);
+    if kind != FileType::Directory && spot.is_some_and(|spot| spot.slash) {
+        return Err(Errno::NOTDIR);
+    }
+    check_type(kind, wanted)?;
+    if wanted.is_unnamed() && kind == FileType::Directory {
+        return create_unnamed(call, inode, wanted);
+    }
+    let access = if wanted.only_names() {
+        0
+    } else {
+        wanted.access()
+    };
+    call.permit(node, access, Identity::FileSystem)?;
+    let close_on_exec = wanted.flags.contains(OFlags::CLOEXEC);
+    match kind {
+        FileType::Directory => {
+            let kept = call.shield.directories.open(&call.shield.tree, node)?;
+            call.give(&*kept, close_on_exec)
+        }
+        FileType::RegularFile => {
+            if wanted.flags.contains(OFlags::NOATIME) && !call.subject()?.owns(&metadata) {
+                return Err(Errno::PERM);
+            }
+            give_content(call, inode, wanted)
+        }
+        FileType::Fifo if !wanted.only_names() => pipe::open(call, inode, wanted.flags),
+        FileType::Socket if !wanted.only_names() => Err(Errno::NXIO),
+        // A link, a pipe or a socket itself can't be held without opening it.
+        _ => Err(Errno::LOOP),
+    }
+}
+
+/// Gives the caller a new open file of a content.
+fn give_content(call: &Call, inode: Inode, wanted: Wanted) -> Reply {
+    let content = call.shield.content(inode)?;
+    let flags = if wanted.only_names() {
+        OFlags::RDONLY
+    } else {
+        wanted.flags & KEPT
+    };
+    let mut flags = flags;
+    if !wanted.only_names() {
+        flags |= wanted.flags & OFlags::TRUNC;
+    }
+    let file = super::writable::reopen(&content, flags)?;
+    call.give_alone(file, wanted.flags.contains(OFlags::CLOEXEC))
+}
+
+/// Makes a file at a free name and opens it.
+fn create(call: &Call, spot: Spot, directory: i32, path: &[u8], wanted: Wanted) -> Reply {
+    if spot.slash {
+        return Err(Errno::ISDIR);
+    }
+    let mode = wanted.mode & 0o7777 & !call.credentials()?.umask;
+    let system = call.shield.tree.writable.system(spot.directory);
+    let new = new_in(call, spot.directory, Kind::File, mode)?;
+    match system.create(spot.directory.number, &spot.name, &new) {
+        // What was made in this call may be opened in every way, whatever its mode says.
+        Ok(number) => give_content(
+            call,
+            Inode {
+                number,
+                ..spot.directory
+            },
+            wanted,
+        ),
+        // Somebody was faster.
+        Err(Errno::EXIST) => open_path(call, directory, path, wanted),
+        Err(error) => Err(error),
+    }
+}
+
+fn create_unnamed(call: &Call, directory: Inode, wanted: Wanted) -> Reply {
+    let mode = wanted.mode & 0o7777 & !call.credentials()?.umask;
+    let new = new_in(call, directory, Kind::File, mode)?;
+    let writable = &call.shield.tree.writable;
+    let linkable = !wanted.flags.contains(OFlags::EXCL);
+    let system = writable.system(directory);
+    let number = system.create_unnamed(directory.number, &new, linkable)?;
+    let inode = Inode {
+        number,
+        ..directory
+    };
+    let reply = give_content(call, inode, wanted);
+    writable.removed(inode);
+    reply
+}
+
+/// Something new in a writable directory, in which the caller must be allowed to make it.
+///
+/// # Errors
+/// `EACCES`.
+pub fn new_in(call: &Call, directory: Inode, kind: Kind, mode: u32) -> Result<New, Errno> {
+    let node = Node::Writable(directory);
+    call.permit(node, want::WRITE | want::EXECUTE, Identity::FileSystem)?;
+    let parent = call.shield.tree.writable.metadata(directory)?;
+    let file_type = match &kind {
+        Kind::Directory => FileType::Directory,
+        _ => FileType::RegularFile,
+    };
+    let (uid, gid, mode) = call.subject()?.new_file(&parent, mode, file_type);
+    Ok(New {
+        kind,
+        mode,
+        uid,
+        gid,
+    })
+}
+
 /// Opens a path of the host for the caller: the kernel would not find it by the caller's own arguments, which pass a link of the index.
-fn open_host(call: &Call, path: &[u8], flags: OFlags, mode: u32) -> Reply {
+fn open_host(call: &Call, path: &[u8], wanted: Wanted) -> Reply {
     let credentials = call.credentials()?;
-    let mode = Mode::from_raw_mode(mode & 0o7777 & !credentials.umask);
+    let mode = Mode::from_raw_mode(wanted.mode & 0o7777 & !credentials.umask);
+    let flags = wanted.flags | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file = with_file_system_identity(
         credentials.uid.file_system,
         credentials.gid.file_system,
-        || openat(CWD, path, flags | OFlags::CLOEXEC | OFlags::NOCTTY, mode),
+        || openat(CWD, path, flags, mode),
     )?;
-    call.give(file, flags.contains(OFlags::CLOEXEC))
+    call.give(file, wanted.flags.contains(OFlags::CLOEXEC))
 }

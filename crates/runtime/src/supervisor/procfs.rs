@@ -6,7 +6,7 @@
 use rustix::fs::{lstat, FileType};
 use rustix::io::Errno;
 
-use super::call::Call;
+use super::call::{Base, Call};
 use super::task::{join, Task};
 use super::tree::Node;
 
@@ -101,7 +101,8 @@ pub fn inspect(call: &Call, path: &[u8], follow: bool) -> Result<Proc, Errno> {
     }
     match (name, rest) {
         (b"cwd" | b"root", rest) if !rest.is_empty() || follow => {
-            let target = task.link(if name == b"cwd" { "cwd" } else { "root" })?;
+            let link = if name == b"cwd" { "cwd" } else { "root" };
+            let target = call.path_of_link(task, link)?;
             Ok(Proc::Redirect(beneath(&target, rest)))
         }
         (b"exe", []) if follow => {
@@ -134,12 +135,24 @@ fn descriptor(
         return Ok(Proc::Native);
     };
     match FileType::from_raw_mode(status.st_mode) {
-        FileType::Directory => Ok(Proc::Redirect(beneath(
-            &task.descriptor_path(number)?,
-            rest,
-        ))),
+        FileType::Directory => match call.base_of(task, &format!("fd/{number}"))? {
+            Some(Base::Inode(inode)) if rest.is_empty() => Ok(Proc::Node(Node::Writable(inode))),
+            _ => Ok(Proc::Redirect(beneath(
+                &call.path_of_link(task, &format!("fd/{number}"))?,
+                rest,
+            ))),
+        },
         FileType::RegularFile if rest.is_empty() => {
             Ok(memory_file(call, task, &format!("fd/{number}")).map_or(Proc::Native, Proc::Node))
+        }
+        FileType::Fifo if rest.is_empty() => {
+            let found = call
+                .shield
+                .tree
+                .writable
+                .objects
+                .of(status.st_dev, status.st_ino);
+            Ok(found.map_or(Proc::Native, |inode| Proc::Node(Node::Writable(inode))))
         }
         _ => Ok(Proc::Native),
     }
@@ -148,10 +161,7 @@ fn descriptor(
 /// The node behind one of the kernel's links, if it leads to a memory file of ours.
 fn memory_file(call: &Call, task: Task, name: &str) -> Option<Node> {
     let status = task.status_of(name).ok()?;
-    call.shield
-        .contents
-        .node_of(status.st_dev, status.st_ino)
-        .map(|(node, _)| node)
+    call.shield.memory_node(status.st_dev, status.st_ino)
 }
 
 /// What `readlink` shows for a link of `/proc` that leads to a memory file of ours: the path that the program knows.
@@ -174,12 +184,14 @@ pub fn shown_target(call: &Call, path: &[u8]) -> Option<Node> {
         Some((thread, name)) => (Task(thread.parse().ok()?), name),
         None => (task, name),
     };
-    let is_link = name == "exe"
+    let is_link = matches!(name, "exe" | "cwd")
         || name
             .strip_prefix("fd/")
             .is_some_and(|number| number.parse::<i32>().is_ok());
     if is_link && !is_ours(task) {
-        memory_file(call, task, name)
+        // Directories of the index are called by their path anyway.
+        call.node_of_link(task, name)
+            .filter(|node| !matches!(node, Node::Entry(id) if call.shield.tree.index().entry(*id).is_directory()))
     } else {
         None
     }

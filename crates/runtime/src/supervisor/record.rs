@@ -2,7 +2,7 @@
 
 use rustix::fs::{major, makedev, minor, Stat, StatFs};
 
-use super::tree::{Metadata, DEVICE};
+use super::tree::Metadata;
 
 /// Which record a call wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ struct Fields {
 pub fn of(metadata: &Metadata, layout: Layout) -> Vec<u8> {
     encode(
         &Fields {
-            device: DEVICE,
+            device: metadata.system,
             inode: metadata.inode,
             links: metadata.links.into(),
             mode: metadata.mode,
@@ -47,10 +47,10 @@ pub fn of(metadata: &Metadata, layout: Layout) -> Vec<u8> {
             special: metadata.device,
             size: metadata.size,
             block_size: BLOCK_SIZE,
-            blocks: metadata.size.div_ceil(512),
-            accessed: metadata.mtime,
-            modified: metadata.mtime,
-            changed: metadata.mtime,
+            blocks: metadata.blocks,
+            accessed: metadata.accessed,
+            modified: metadata.modified,
+            changed: metadata.changed,
         },
         layout,
     )

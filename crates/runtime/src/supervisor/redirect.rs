@@ -3,15 +3,16 @@
 //! A trapped call can be answered, refused or passed, but not changed. Where that is not enough the caller is traced for the length of the call: it stops
 //! behind it, and executes another one before it notices.
 
+use std::os::fd::OwnedFd;
 use std::sync::PoisonError;
 
-use rustix::fs::{open, Mode, OFlags};
+use rustix::fs::{open, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::kernel::thread::with_real_identity;
 use crate::kernel::trace::{Interrupted, Outcome, Traced};
 
-use super::call::{want, Answer, Call, Identity, Reply, Target};
+use super::call::{want, Answer, Base, Call, Identity, Reply, Target};
 use super::directories::open_on_disk;
 use super::tree::Node;
 
@@ -109,6 +110,12 @@ pub fn change_directory(call: &Call) -> Reply {
             call.permit(Node::Entry(id), want::EXECUTE, Identity::FileSystem)?;
             open_on_disk(&call.shield.tree, id)?
         }
+        Target::Node(node @ Node::Writable(inode))
+            if call.shield.tree.metadata(node).is(FileType::Directory) =>
+        {
+            call.permit(node, want::EXECUTE, Identity::FileSystem)?;
+            call.shield.tree.writable.open_directory(inode)?
+        }
         Target::Node(_) => return Err(Errno::NOTDIR),
         Target::Missing | Target::Undeclared => return Err(Errno::NOENT),
         Target::Host => return Ok(Answer::Pass),
@@ -126,7 +133,8 @@ pub fn change_directory(call: &Call) -> Reply {
         call,
         |mut traced, installed| {
             let number = installed.program.ok_or(Errno::IO)? as u64;
-            let outcome = traced.call(libc::SYS_fchdir, [number, 0, 0, 0, 0, 0])?;
+            let arguments = [number, 0, 0, 0, 0, call.shield.cookie];
+            let outcome = traced.call(libc::SYS_fchdir, arguments)?;
             close(&mut traced, installed)?;
             let Outcome::Returned(value) = outcome else {
                 return Err(Errno::IO);
@@ -145,8 +153,59 @@ pub fn change_directory(call: &Call) -> Reply {
     )
 }
 
+/// Makes the caller execute another call that takes the path of `file` where its own takes a path: `make` gets the address of that path, and gives the number and the
+/// arguments.
+pub fn with_path_of(
+    call: &Call,
+    file: &OwnedFd,
+    make: impl FnOnce(u64) -> (i64, [u64; 6]),
+) -> Reply {
+    trace(
+        call,
+        |mut traced, installed| {
+            let number = installed.program.ok_or(Errno::IO)?;
+            let path = format!("/proc/self/fd/{number}\0");
+            let place = traced.scratch(path.len());
+            call.write(place, path.as_bytes())?;
+            let (number, arguments) = make(place);
+            let outcome = traced.call(number, arguments)?;
+            close(&mut traced, installed)?;
+            let Outcome::Returned(value) = outcome else {
+                return Err(Errno::IO);
+            };
+            traced.finish(value);
+            Ok(())
+        },
+        |installed| {
+            installed.program = Some(call.shield.listener.install(
+                call.notification.id,
+                file,
+                true,
+            )?);
+            Ok(())
+        },
+    )
+}
+
+/// Makes the caller move the offset of an open file, and its call return `value`.
+pub fn seek(call: &Call, descriptor: i32, offset: u64, value: i64) -> Reply {
+    trace(
+        call,
+        |mut traced, _| {
+            let arguments = [descriptor as u64, offset, libc::SEEK_SET as u64, 0, 0, 0];
+            traced.call(libc::SYS_lseek, arguments)?;
+            traced.finish(value);
+            Ok(())
+        },
+        |_| Ok(()),
+    )
+}
+
 /// Whether a path names its directory without passing a link.
 fn target_path(call: &Call, path: &[u8]) -> Result<bool, Errno> {
+    if !path.starts_with(b"/") && !matches!(call.base(libc::AT_FDCWD)?, Base::Path(_)) {
+        return Ok(false);
+    }
     let absolute = call.absolute(libc::AT_FDCWD, path)?;
     Ok(call.directory_at(&absolute).is_some())
 }

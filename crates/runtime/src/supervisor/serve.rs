@@ -12,13 +12,12 @@ use crate::failure::Code;
 use crate::kernel::filter;
 use crate::kernel::notify::Notification;
 
+use super::attributes::{self, Clock, Subject};
 use super::call::{Answer, Call, Reply};
 use super::execute::{self, Arguments, Plan};
 use super::init::end;
-use super::look::{self, Subject};
-use super::modify::{self, Change};
 use super::record::Layout;
-use super::{directories, open, redirect, Shield};
+use super::{directories, look, names, open, redirect, sockets, Shield};
 
 /// Workers at the start: one may decrypt a big file while another one serves.
 const WORKERS_AT_FIRST: usize = 2;
@@ -55,6 +54,14 @@ impl Workers {
         });
         for _ in 0..WORKERS_AT_FIRST {
             workers.add();
+        }
+        let sweeper = Arc::clone(&workers);
+        let started = thread::Builder::new()
+            .name("sweep".to_owned())
+            .spawn(move || sweeper.shield.tree.writable.sweep_for_ever());
+        if let Err(error) = started {
+            fatal!("the sweeper can't be started: {error}");
+            end(DEFECT);
         }
         workers
     }
@@ -122,7 +129,17 @@ impl Workers {
 fn is_traced(number: i64) -> bool {
     matches!(
         number,
-        libc::SYS_execve | libc::SYS_execveat | libc::SYS_chdir
+        libc::SYS_execve
+            | libc::SYS_execveat
+            | libc::SYS_chdir
+            | libc::SYS_getdents
+            | libc::SYS_getdents64
+            | libc::SYS_bind
+            | libc::SYS_connect
+            | libc::SYS_sendto
+            | libc::SYS_getsockname
+            | libc::SYS_getpeername
+            | libc::SYS_inotify_add_watch
     ) || filter::IDENTITY.contains(&number)
 }
 
@@ -149,10 +166,14 @@ fn dispatch(call: &Call) -> Reply {
     let at = |index: usize| AtFlags::from_bits_retain(call.int(index) as u32);
     let none = AtFlags::empty();
     let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-    // `AT_SYMLINK_FOLLOW` and `AT_SYMLINK_NOFOLLOW` in an argument.
-    let follows = |index: usize| call.int(index) & libc::AT_SYMLINK_FOLLOW != 0;
-    let alter = |index: usize| Change::Alter(call.int(index) & libc::AT_SYMLINK_NOFOLLOW == 0);
     let first = call.int(0);
+    let path = |directory: i32, index: usize| Subject::Path((directory, index), true);
+    let link = |directory: i32, index: usize| Subject::Path((directory, index), false);
+    let descriptor = Subject::Descriptor(first);
+    let owner = |subject: Subject, index: usize| {
+        let (uid, gid) = (call.int(index) as u32, call.int(index + 1) as u32);
+        attributes::change_owner(call, subject, uid, gid)
+    };
     match call.notification.number {
         libc::SYS_open => open::open(call, CWD, 0, call.open_flags(1), call.int(2) as u32),
         libc::SYS_openat => open::open(call, first, 1, call.open_flags(2), call.int(3) as u32),
@@ -163,6 +184,7 @@ fn dispatch(call: &Call) -> Reply {
             OFlags::CREATE | OFlags::WRONLY | OFlags::TRUNC,
             call.int(1) as u32,
         ),
+        libc::SYS_openat2 => open::open_how(call),
         libc::SYS_stat => look::look(call, CWD, 0, none, Layout::Stat, 1),
         libc::SYS_lstat => look::look(call, CWD, 0, nofollow, Layout::Stat, 1),
         libc::SYS_fstat => look::look_at_descriptor(call, first, Layout::Stat, 1),
@@ -174,17 +196,21 @@ fn dispatch(call: &Call) -> Reply {
         libc::SYS_readlink => look::readlink(call, CWD, 0, 1, 2),
         libc::SYS_readlinkat => look::readlink(call, first, 1, 2, 3),
         libc::SYS_statfs => look::file_system(call, 0, 1),
+        libc::SYS_fstatfs => look::file_system_of(call, first, 1),
         libc::SYS_getdents => directories::list(call, true),
         libc::SYS_getdents64 => directories::list(call, false),
-        libc::SYS_getxattr => look::attribute(call, Subject::Path(true)),
-        libc::SYS_lgetxattr => look::attribute(call, Subject::Path(false)),
-        libc::SYS_fgetxattr => look::attribute(call, Subject::Descriptor),
-        libc::SYS_listxattr => look::attribute_names(call, Subject::Path(true)),
-        libc::SYS_llistxattr => look::attribute_names(call, Subject::Path(false)),
-        libc::SYS_flistxattr => look::attribute_names(call, Subject::Descriptor),
+        libc::SYS_getxattr => attributes::attribute(call, path(CWD, 0)),
+        libc::SYS_lgetxattr => attributes::attribute(call, link(CWD, 0)),
+        libc::SYS_fgetxattr => attributes::attribute(call, descriptor),
+        libc::SYS_listxattr => attributes::attribute_names(call, path(CWD, 0)),
+        libc::SYS_llistxattr => attributes::attribute_names(call, link(CWD, 0)),
+        libc::SYS_flistxattr => attributes::attribute_names(call, descriptor),
         libc::SYS_inotify_add_watch => look::watch(call),
 
         libc::SYS_chdir => redirect::change_directory(call),
+        libc::SYS_fchdir => directories::enter(call),
+        libc::SYS_flock => directories::lock(call),
+        libc::SYS_getcwd => directories::working_directory(call),
         libc::SYS_chroot => look::change_root(call),
         libc::SYS_execve => execute::execute(
             call,
@@ -214,43 +240,66 @@ fn dispatch(call: &Call) -> Reply {
         libc::SYS_prctl => Ok(Answer::Value(0)),
         number if filter::IDENTITY.contains(&number) => redirect::change_identity(call),
 
-        libc::SYS_mkdir | libc::SYS_mknod => modify::change(call, CWD, 0, Change::Create),
-        libc::SYS_mkdirat | libc::SYS_mknodat => modify::change(call, first, 1, Change::Create),
-        libc::SYS_symlink => modify::change(call, CWD, 1, Change::Create),
-        libc::SYS_symlinkat => modify::change(call, call.int(1), 2, Change::Create),
-        libc::SYS_rmdir | libc::SYS_unlink => modify::change(call, CWD, 0, Change::Remove),
-        libc::SYS_unlinkat => modify::change(call, first, 1, Change::Remove),
-        libc::SYS_truncate
-        | libc::SYS_chmod
-        | libc::SYS_chown
-        | libc::SYS_utime
-        | libc::SYS_utimes => modify::change(call, CWD, 0, Change::Alter(true)),
-        libc::SYS_lchown => modify::change(call, CWD, 0, Change::Alter(false)),
-        libc::SYS_fchmodat => modify::change(call, first, 1, Change::Alter(true)),
-        // A null path means the descriptor itself, an empty one does if a flag says so.
-        libc::SYS_utimensat | libc::SYS_futimesat if call.address(1) == 0 => {
-            modify::change_descriptor(call, first)
+        libc::SYS_bind => sockets::bind(call),
+        libc::SYS_connect => sockets::connect(call),
+        libc::SYS_sendto => sockets::send_to(call),
+        libc::SYS_getsockname | libc::SYS_getpeername => sockets::name(call),
+
+        libc::SYS_mkdir => names::make_directory(call, (CWD, 0), call.int(1) as u32),
+        libc::SYS_mkdirat => names::make_directory(call, (first, 1), call.int(2) as u32),
+        libc::SYS_mknod => names::make_node(call, (CWD, 0), call.int(1) as u32),
+        libc::SYS_mknodat => names::make_node(call, (first, 1), call.int(2) as u32),
+        libc::SYS_symlink => names::make_link(call, 0, (CWD, 1)),
+        libc::SYS_symlinkat => names::make_link(call, 0, (call.int(1), 2)),
+        libc::SYS_unlink => names::remove(call, (CWD, 0), false),
+        libc::SYS_rmdir => names::remove(call, (CWD, 0), true),
+        libc::SYS_unlinkat => match call.int(2) {
+            0 => names::remove(call, (first, 1), false),
+            libc::AT_REMOVEDIR => names::remove(call, (first, 1), true),
+            _ => Err(Errno::INVAL),
+        },
+        libc::SYS_rename => names::rename(call, (CWD, 0), (CWD, 1), 0),
+        libc::SYS_renameat => names::rename(call, (first, 1), (call.int(2), 3), 0),
+        libc::SYS_renameat2 => {
+            names::rename(call, (first, 1), (call.int(2), 3), call.int(4) as u32)
         }
-        libc::SYS_futimesat => modify::change(call, first, 1, Change::Alter(true)),
-        libc::SYS_utimensat => modify::change_at(call, 3, alter(3)),
-        libc::SYS_fchownat => modify::change_at(call, 4, alter(4)),
-        FCHMODAT2 => modify::change_at(call, 3, alter(3)),
-        libc::SYS_fchmod | libc::SYS_fchown => modify::change_descriptor(call, first),
-        libc::SYS_rename => modify::pair(call, (CWD, 0), (CWD, 1), false, true),
-        libc::SYS_renameat | libc::SYS_renameat2 => {
-            modify::pair(call, (first, 1), (call.int(2), 3), false, true)
+        libc::SYS_link => names::link(call, (CWD, 0), (CWD, 1), 0),
+        libc::SYS_linkat => names::link(call, (first, 1), (call.int(2), 3), call.int(4)),
+
+        libc::SYS_truncate => attributes::truncate(call, path(CWD, 0), call.address(1) as i64),
+        libc::SYS_chmod => attributes::change_mode(call, path(CWD, 0), call.int(1) as u32),
+        libc::SYS_fchmod => attributes::change_mode(call, descriptor, call.int(1) as u32),
+        libc::SYS_fchmodat => attributes::change_mode(call, path(first, 1), call.int(2) as u32),
+        FCHMODAT2 => {
+            let subject = Subject::with_flags(call, first, 1, 3);
+            attributes::change_mode(call, subject, call.int(2) as u32)
         }
-        libc::SYS_link => modify::pair(call, (CWD, 0), (CWD, 1), false, false),
-        libc::SYS_linkat => modify::pair(call, (first, 1), (call.int(2), 3), follows(4), false),
-        libc::SYS_setxattr | libc::SYS_removexattr => {
-            modify::change_attribute(call, Subject::Path(true))
+        libc::SYS_chown => owner(path(CWD, 0), 1),
+        libc::SYS_lchown => owner(link(CWD, 0), 1),
+        libc::SYS_fchown => owner(descriptor, 1),
+        libc::SYS_fchownat => owner(Subject::with_flags(call, first, 1, 4), 2),
+        libc::SYS_utime => attributes::change_times(call, path(CWD, 0), 1, Clock::Seconds),
+        libc::SYS_utimes => attributes::change_times(call, path(CWD, 0), 1, Clock::Microseconds),
+        // A null path means the descriptor itself.
+        libc::SYS_futimesat if call.address(1) == 0 => {
+            attributes::change_times(call, descriptor, 2, Clock::Microseconds)
         }
-        libc::SYS_lsetxattr | libc::SYS_lremovexattr => {
-            modify::change_attribute(call, Subject::Path(false))
+        libc::SYS_futimesat => {
+            attributes::change_times(call, path(first, 1), 2, Clock::Microseconds)
         }
-        libc::SYS_fsetxattr | libc::SYS_fremovexattr => {
-            modify::change_attribute(call, Subject::Descriptor)
+        libc::SYS_utimensat if call.address(1) == 0 => {
+            attributes::change_times(call, descriptor, 2, Clock::Nanoseconds)
         }
+        libc::SYS_utimensat => {
+            let subject = Subject::with_flags(call, first, 1, 3);
+            attributes::change_times(call, subject, 2, Clock::Nanoseconds)
+        }
+        libc::SYS_setxattr => attributes::set_attribute(call, path(CWD, 0), false),
+        libc::SYS_lsetxattr => attributes::set_attribute(call, link(CWD, 0), false),
+        libc::SYS_fsetxattr => attributes::set_attribute(call, descriptor, false),
+        libc::SYS_removexattr => attributes::set_attribute(call, path(CWD, 0), true),
+        libc::SYS_lremovexattr => attributes::set_attribute(call, link(CWD, 0), true),
+        libc::SYS_fremovexattr => attributes::set_attribute(call, descriptor, true),
         _ => Err(Errno::NOSYS),
     }
 }

@@ -29,25 +29,6 @@ impl Task {
         format!("/proc/{}/{name}", self.0)
     }
 
-    /// The path of the working directory.
-    pub fn working_directory(self) -> Result<Vec<u8>, Errno> {
-        existing(self.link("cwd")?)
-    }
-
-    /// The path of an open directory.
-    pub fn descriptor_path(self, descriptor: i32) -> Result<Vec<u8>, Errno> {
-        if descriptor < 0 {
-            return Err(Errno::BADF);
-        }
-        let path = self
-            .link(&format!("fd/{descriptor}"))
-            .map_err(|error| match error {
-                Errno::NOENT => Errno::BADF,
-                other => other,
-            })?;
-        existing(path)
-    }
-
     /// What stands behind a descriptor. The kernel follows the link to the open file itself, not its path.
     pub fn descriptor_status(self, descriptor: i32) -> Result<Stat, Errno> {
         self.status_of(&format!("fd/{descriptor}"))
@@ -84,7 +65,29 @@ impl Task {
         Ok(Position {
             offset,
             close_on_exec: flags & OFlags::CLOEXEC.bits() != 0,
+            waits: flags & OFlags::NONBLOCK.bits() == 0,
         })
+    }
+
+    /// The numbers in one of its directories, `fd` for instance.
+    pub fn numbers(self, name: &str) -> Result<Vec<i32>, Errno> {
+        self.attempt(|| numbers(&self.file(name)))
+    }
+
+    /// All processes.
+    pub fn all() -> impl Iterator<Item = Self> {
+        numbers("/proc").unwrap_or_default().into_iter().map(Self)
+    }
+
+    /// How long a file may become by the process's writing: `RLIMIT_FSIZE`.
+    pub fn file_size_limit(self) -> Result<u64, Errno> {
+        let text = fs::read_to_string(self.file("limits")).map_err(|_| Errno::SRCH)?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Max file size"))
+            .ok_or(Errno::SRCH)?;
+        let soft = line.split_ascii_whitespace().next().unwrap_or_default();
+        Ok(soft.parse().unwrap_or(u64::MAX))
     }
 
     /// Where the program headers stand in the thread's memory (`AT_PHDR`).
@@ -128,6 +131,16 @@ impl Task {
     }
 }
 
+/// The entries of a directory whose names are numbers.
+fn numbers(directory: &str) -> Result<Vec<i32>, Errno> {
+    let entries = fs::read_dir(directory)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect())
+}
+
 /// A file offset, and what happens to its descriptor at `exec`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -135,17 +148,8 @@ pub struct Position {
     pub offset: u64,
     /// Whether `exec` closes the descriptor.
     pub close_on_exec: bool,
-}
-
-/// A link of `/proc` is of use only if it names something that still has this path.
-fn existing(path: Vec<u8>) -> Result<Vec<u8>, Errno> {
-    if path.first() == Some(&b'/') && !path.ends_with(b" (deleted)") {
-        Ok(path)
-    } else if path.first() == Some(&b'/') {
-        Err(Errno::NOENT)
-    } else {
-        Err(Errno::NOTDIR)
-    }
+    /// Whether calls on it wait: `O_NONBLOCK` is not set.
+    pub waits: bool,
 }
 
 /// The user or group ids of a thread.
@@ -402,13 +406,5 @@ mod tests {
                 "without {line}"
             );
         }
-    }
-
-    #[test]
-    fn paths_of_deleted_or_odd_things_are_refused() {
-        assert_eq!(existing(b"/a".to_vec()), Ok(b"/a".to_vec()));
-        assert_eq!(existing(b"/a (deleted)".to_vec()), Err(Errno::NOENT));
-        assert_eq!(existing(b"pipe:[3]".to_vec()), Err(Errno::NOTDIR));
-        assert_eq!(existing(b"(unreachable)/a".to_vec()), Err(Errno::NOTDIR));
     }
 }

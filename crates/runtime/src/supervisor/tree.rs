@@ -1,19 +1,25 @@
 //! The tree that the program sees: the index, the injected files, and what is left to the host.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{lstat, FileType};
 use rustix::io::Errno;
-use sconify_shield::{Entry, EntryId, Index, Kind, ResolveError, Resolved};
+use sconify_shield::{Entry, EntryId, Index, Kind, RegionKind, ResolveError, Resolved};
 use zeroize::Zeroizing;
 
 use crate::executor::InjectedFile;
 
 use super::task::{join, os_path};
+use super::writable::{parent, Inode, Last, Spot, Time, Walked, Writable};
 
 /// The device number of everything that the index lists: one that no disk has.
 pub const DEVICE: (u32, u32) = (0, 0xf_5c01);
+/// The device number of everything in ephemeral regions.
+pub const WRITABLE_DEVICE: (u32, u32) = (0, 0xf_5c02);
+/// Regions that one path may pass.
+const CROSSINGS_LIMIT: usize = 64;
 
 /// Something whose bytes and metadata are ours to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +28,8 @@ pub enum Node {
     Entry(EntryId),
     /// An injected file, by its number.
     Injected(u32),
+    /// A file of a writable region.
+    Writable(Inode),
 }
 
 /// Where a path leads.
@@ -29,7 +37,7 @@ pub enum Node {
 pub enum Place {
     /// To something of ours.
     Node(Node),
-    /// To nothing, in a protected directory.
+    /// To nothing, in a protected or writable directory.
     Missing,
     /// Into the host's part: the path as the kernel should take it.
     Host(Vec<u8>),
@@ -37,8 +45,17 @@ pub enum Place {
     Undeclared,
 }
 
+/// Where a path begins.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// At the root: the path is absolute.
+    Root,
+    /// At a directory of a writable region.
+    Inode(Inode),
+}
+
 /// What a look at a node gives: the fields of `stat`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// Type and permission bits.
     pub mode: u32,
@@ -52,13 +69,26 @@ pub struct Metadata {
     pub links: u32,
     /// Bytes of content.
     pub size: u64,
-    /// Seconds and nanoseconds since 1970.
-    pub mtime: (i64, u32),
+    /// What the content takes, in pieces of 512 bytes.
+    pub blocks: u64,
+    /// When the content was last read.
+    pub accessed: Time,
+    /// When the content was last changed.
+    pub modified: Time,
+    /// When anything was last changed.
+    pub changed: Time,
     /// Device number of a device node.
     pub device: (u32, u32),
+    /// Device number of the file system.
+    pub system: (u32, u32),
 }
 
 impl Metadata {
+    /// Sets the size, and the blocks that a whole content of this size takes.
+    pub fn set_size(&mut self, size: u64) {
+        (self.size, self.blocks) = (size, size.div_ceil(512));
+    }
+
     /// Whether it is a file of this type.
     pub fn is(&self, kind: FileType) -> bool {
         FileType::from_raw_mode(self.mode) == kind
@@ -90,6 +120,8 @@ pub struct Tree {
     by_path: HashMap<Vec<u8>, u32>,
     /// Directories, themselves and all those above them, that everybody may search.
     open_directories: Vec<bool>,
+    /// The writable regions.
+    pub writable: Writable,
     /// Undeclared paths that were spoken of.
     mentioned: Mutex<HashSet<Vec<u8>>>,
 }
@@ -100,8 +132,8 @@ const INJECTED_INODES: u64 = 1 << 62;
 const MENTIONS: usize = 4096;
 
 impl Tree {
-    /// Lays the injected files over the index.
-    pub fn new(index: Index, files: Vec<InjectedFile>) -> Self {
+    /// Lays the injected files over the index. At most `memories` contents of writable files are kept as memory files while nobody has them open.
+    pub fn new(index: Index, files: Vec<InjectedFile>, memories: usize) -> Self {
         let injected: Vec<_> = files
             .into_iter()
             .zip(INJECTED_INODES..)
@@ -125,6 +157,7 @@ impl Tree {
             open_directories.push(above && entry.is_directory() && entry.mode() & 0o111 == 0o111);
         }
         Self {
+            writable: Writable::new(&index, memories),
             index,
             injected,
             by_path,
@@ -138,37 +171,120 @@ impl Tree {
         &self.index
     }
 
-    /// Follows an absolute path.
+    /// Follows an absolute path, whoever may search the directories on the way.
     ///
     /// # Errors
     /// As the kernel would for this path.
     pub fn resolve(&self, path: &[u8], follow: bool) -> Result<Place, Errno> {
-        let resolved = self
-            .index
-            .resolve(path, follow)
-            .map_err(|error| match error {
-                ResolveError::NotDirectory => Errno::NOTDIR,
-                ResolveError::Loop => Errno::LOOP,
-                ResolveError::NoEntry => Errno::NOENT,
-                ResolveError::NameTooLong => Errno::NAMETOOLONG,
-            });
+        self.walk(&Start::Root, path, last(follow), &|_| Ok(()))
+            .map(|(place, _)| place)
+    }
+
+    /// Follows a path; also says which name in a writable directory it ends with, if it ends with one. `search` says whether the caller may search a
+    /// directory of a writable region, or one that leads to such a region.
+    ///
+    /// # Errors
+    /// As the kernel would for this path.
+    pub fn walk(
+        &self,
+        start: &Start,
+        path: &[u8],
+        last: Last,
+        search: &dyn Fn(Node) -> Result<(), Errno>,
+    ) -> Result<(Place, Option<Spot>), Errno> {
+        let walked = self.walk_regions(start, path, last, search);
         if self.injected.is_empty() {
-            return Ok(self.place(resolved?));
+            return walked;
         }
-        let canonical = match &resolved {
-            Ok(Resolved::Entry { id }) => self.index.entry(*id).path(),
-            Ok(
-                Resolved::Missing { path, .. }
-                | Resolved::Host { path }
-                | Resolved::Writable { path, .. }
-                | Resolved::Undeclared { path },
-            ) => path,
-            Err(_) => path,
+        let canonical = match &walked {
+            Ok((Place::Node(node), _)) => self.path(*node),
+            Ok((_, Some(spot))) => {
+                Cow::Owned(join(&self.writable.path(spot.directory).0, &spot.name))
+            }
+            Ok((Place::Host(path), _)) => Cow::Borrowed(&path[..]),
+            _ => match self.index.resolve(path, last == Last::Follow) {
+                Ok(Resolved::Missing { path, .. } | Resolved::Undeclared { path }) => {
+                    Cow::Owned(path)
+                }
+                _ => Cow::Borrowed(path),
+            },
         };
-        match self.by_path.get(canonical) {
-            Some(&number) => Ok(Place::Node(Node::Injected(number))),
-            None => Ok(self.place(resolved?)),
+        match self.by_path.get(&*canonical) {
+            Some(&number) => Ok((Place::Node(Node::Injected(number)), None)),
+            None => walked,
         }
+    }
+
+    fn walk_regions(
+        &self,
+        start: &Start,
+        path: &[u8],
+        last: Last,
+        search: &dyn Fn(Node) -> Result<(), Errno>,
+    ) -> Result<(Place, Option<Spot>), Errno> {
+        let mut links = 0;
+        let mut next = match start {
+            Start::Root => Cow::Borrowed(path),
+            Start::Inode(inode) => {
+                match self.walk_writable(*inode, path, last, &mut links, search)? {
+                    Walked::Outside(path) => Cow::Owned(path),
+                    walked => return Ok(placed(walked)),
+                }
+            }
+        };
+        for _ in 0..CROSSINGS_LIMIT {
+            let resolved = self.resolve_in_index(&next, last)?;
+            let path = match resolved {
+                Resolved::Writable { path, kind } => match self.writable.enter(&path) {
+                    Some(_) => path,
+                    None => return Ok((self.unserved(&path, kind), None)),
+                },
+                resolved => return Ok((self.place(resolved), None)),
+            };
+            let Some((root, above, rest)) = self.writable.enter(&path) else {
+                return Err(Errno::IO);
+            };
+            if let Some(above) = above.filter(|above| !self.open_directories[above.0 as usize]) {
+                let directories = std::iter::once(above).chain(self.directories_above(above));
+                for directory in directories {
+                    search(Node::Entry(directory))?;
+                }
+            }
+            match self.walk_writable(root, rest, last, &mut links, search)? {
+                Walked::Outside(path) => next = Cow::Owned(path),
+                walked => return Ok(placed(walked)),
+            }
+        }
+        Err(Errno::LOOP)
+    }
+
+    fn resolve_in_index(&self, path: &[u8], last: Last) -> Result<Resolved, Errno> {
+        let result = match self.index.resolve(path, last == Last::Follow) {
+            // The name itself is meant; that only a directory may have a slash behind it is looked at later.
+            Err(ResolveError::NotDirectory) if last == Last::Name && path.ends_with(b"/") => {
+                let end = path.iter().rposition(|&byte| byte != b'/').unwrap_or(0);
+                self.index.resolve(&path[..=end], false)
+            }
+            result => result,
+        };
+        result.map_err(|error| match error {
+            ResolveError::NotDirectory => Errno::NOTDIR,
+            ResolveError::Loop => Errno::LOOP,
+            ResolveError::NoEntry => Errno::NOENT,
+            ResolveError::NameTooLong => Errno::NAMETOOLONG,
+        })
+    }
+
+    fn walk_writable(
+        &self,
+        start: Inode,
+        rest: &[u8],
+        last: Last,
+        links: &mut u32,
+        search: &dyn Fn(Node) -> Result<(), Errno>,
+    ) -> Result<Walked, Errno> {
+        let search = |inode| search(Node::Writable(inode));
+        self.writable.walk(start, rest, last, links, &search)
     }
 
     fn place(&self, resolved: Resolved) -> Place {
@@ -176,26 +292,25 @@ impl Tree {
             Resolved::Entry { id } => Place::Node(Node::Entry(id)),
             Resolved::Missing { .. } => Place::Missing,
             Resolved::Host { path } => Place::Host(path),
-            Resolved::Writable { path, kind } => {
-                if self.is_first_mention(&path) {
-                    let region = self
-                        .index
-                        .region_of(&path)
-                        .map_or(&b"/"[..], |region| region.prefix());
-                    error!(
-                        "{}: refused: the region {} is {}, which this runtime can't serve",
-                        Name(&path),
-                        Name(region),
-                        kind.name()
-                    );
-                }
-                Place::Undeclared
-            }
+            Resolved::Writable { path, kind } => self.unserved(&path, kind),
             Resolved::Undeclared { path } => {
                 self.mention(&path);
                 Place::Undeclared
             }
         }
+    }
+
+    fn unserved(&self, path: &[u8], kind: RegionKind) -> Place {
+        if self.is_first_mention(path) {
+            let region = self.index.region_of(path);
+            error!(
+                "{}: refused: the region {} is {}, which this runtime can't serve",
+                Name(path),
+                Name(region.map_or(&b"/"[..], |region| region.prefix())),
+                kind.name()
+            );
+        }
+        Place::Undeclared
     }
 
     /// Says, once for each path, that it is undeclared and how to declare it.
@@ -231,7 +346,7 @@ impl Tree {
     pub fn entry(&self, node: Node) -> Option<Entry<'_>> {
         match node {
             Node::Entry(id) => Some(self.index.entry(id)),
-            Node::Injected(_) => None,
+            Node::Injected(_) | Node::Writable(_) => None,
         }
     }
 
@@ -240,11 +355,18 @@ impl Tree {
         &self.injected[number as usize].content
     }
 
-    /// The canonical path of a node.
-    pub fn path(&self, node: Node) -> &[u8] {
+    /// The canonical path of a node; of one that was removed, with the mark that the kernel gives it.
+    pub fn path(&self, node: Node) -> Cow<'_, [u8]> {
         match node {
-            Node::Entry(id) => self.index.entry(id).path(),
-            Node::Injected(number) => &self.injected[number as usize].path,
+            Node::Entry(id) => self.index.entry(id).path().into(),
+            Node::Injected(number) => (&self.injected[number as usize].path).into(),
+            Node::Writable(inode) => {
+                let (mut path, is_removed) = self.writable.path(inode);
+                if is_removed {
+                    path.extend_from_slice(b" (deleted)");
+                }
+                path.into()
+            }
         }
     }
 
@@ -259,6 +381,7 @@ impl Tree {
                     }
                     _ => (0, 0),
                 };
+                let time = (entry.mtime(), entry.mtime_nsec());
                 Metadata {
                     mode: entry.st_mode(),
                     uid: entry.uid(),
@@ -266,8 +389,12 @@ impl Tree {
                     inode: entry.inode(),
                     links: entry.nlink(),
                     size: entry.size(),
-                    mtime: (entry.mtime(), entry.mtime_nsec()),
+                    blocks: entry.size().div_ceil(512),
+                    accessed: time,
+                    modified: time,
+                    changed: time,
                     device,
+                    system: DEVICE,
                 }
             }
             Node::Injected(number) => {
@@ -280,10 +407,13 @@ impl Tree {
                     inode: file.inode,
                     links: 1,
                     size: file.content.len() as u64,
-                    mtime: (0, 0),
-                    device: (0, 0),
+                    blocks: (file.content.len() as u64).div_ceil(512),
+                    system: DEVICE,
+                    ..Metadata::default()
                 }
             }
+            // What was freed in this moment looks like nothing.
+            Node::Writable(inode) => self.writable.metadata(inode).unwrap_or_default(),
         }
     }
 
@@ -293,7 +423,8 @@ impl Tree {
             Node::Entry(id) => {
                 id == EntryId::ROOT || self.open_directories[self.index.parent(id).0 as usize]
             }
-            Node::Injected(_) => true,
+            // Walking there has checked it.
+            Node::Injected(_) | Node::Writable(_) => true,
         }
     }
 
@@ -301,6 +432,15 @@ impl Tree {
     pub fn directories_above(&self, id: EntryId) -> impl Iterator<Item = EntryId> + '_ {
         let next = move |id: &EntryId| (*id != EntryId::ROOT).then(|| self.index.parent(*id));
         std::iter::successors(next(&id), next)
+    }
+
+    /// Lists a directory of the index from a position on, each child with the position behind it.
+    pub fn list_from(&self, directory: Node, from: u64) -> Vec<(Child, u64)> {
+        let Node::Entry(id) = directory else {
+            return Vec::new();
+        };
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        self.list(id).into_iter().zip(1..).skip(from).collect()
     }
 
     /// Lists a directory of the index, with `.` and `..`, injected files, and host paths that exist.
@@ -318,7 +458,12 @@ impl Tree {
             let Some(name) = name_in(path, region.prefix()) else {
                 continue;
             };
-            if region.kind() == sconify_shield::RegionKind::Host && !children.contains_key(name) {
+            if children.contains_key(name) {
+                continue;
+            }
+            if let Some(root) = self.writable.root(region.prefix()) {
+                children.insert(name.to_vec(), (root.number, FileType::Directory));
+            } else if region.kind() == RegionKind::Host {
                 if let Ok(status) = lstat(os_path(&join(path, name))) {
                     children.insert(
                         name.to_vec(),
@@ -348,15 +493,30 @@ impl Tree {
     }
 }
 
+/// Whether a link at the end of a path is followed.
+pub fn last(follow: bool) -> Last {
+    if follow {
+        Last::Follow
+    } else {
+        Last::Keep
+    }
+}
+
+/// The place that a walk in a writable region ended at.
+fn placed(walked: Walked) -> (Place, Option<Spot>) {
+    match walked {
+        Walked::Found(inode, spot) => (Place::Node(Node::Writable(inode)), spot),
+        Walked::Free(spot) => (Place::Missing, Some(spot)),
+        Walked::Outside(path) => (Place::Host(path), None),
+    }
+}
+
 /// The name of `path` if it stands directly in `directory`.
 fn name_in<'a>(directory: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
-    let slash = path.iter().rposition(|&byte| byte == b'/')?;
-    let parent = if slash == 0 {
-        &b"/"[..]
-    } else {
-        &path[..slash]
-    };
-    (parent == directory && slash + 1 < path.len()).then(|| &path[slash + 1..])
+    if parent(path)? != directory {
+        return None;
+    }
+    path.rsplit(|&byte| byte == b'/').next()
 }
 
 /// A path in a message.

@@ -3,6 +3,7 @@
 mod files;
 mod programs;
 mod world;
+mod writable;
 
 use world::{Plan, World};
 

@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -184,6 +186,67 @@ static int finish(pid_t child)
     return 0;
 }
 
+/* Makes one of everything in a directory, with this text as name and content. */
+static void occupy(const char *top, const char *text)
+{
+    struct sockaddr_un where = {.sun_family = AF_UNIX};
+    char path[4096];
+    if (chdir(top) || mkdir(text, 0755) || chdir(text))
+        exit(1);
+    int fd = open(text, O_CREAT | O_RDWR, 0644);
+    write(fd, text, strlen(text));
+    symlink(text, "link");
+    snprintf(path, sizeof path, "fifo-%s", text);
+    mkfifo(path, 0600);
+    open(path, O_RDWR);
+    snprintf(where.sun_path, sizeof where.sun_path, "socket-%s", text);
+    if (bind(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&where, sizeof where))
+        exit(1);
+    puts("ready");
+    pause();
+}
+
+/* Makes and removes files and directories, many of them while they are open. */
+static void churn(const char *top)
+{
+    char name[64];
+    if (chdir(top))
+        exit(1);
+    for (int i = 0; i < 3000; i++) {
+        snprintf(name, sizeof name, "file%d", i);
+        int fd = open(name, O_CREAT | O_RDWR, 0600);
+        if (fd < 0 || write(fd, name, sizeof name) != sizeof name || unlink(name))
+            exit(1);
+        close(fd);
+    }
+    for (int i = 0; i < 800; i++) {
+        snprintf(name, sizeof name, "directory%d", i);
+        if (mkdir(name, 0700))
+            exit(1);
+        int fd = open(name, O_RDONLY);
+        if (fd < 0 || rmdir(name))
+            exit(1);
+        close(fd);
+    }
+    usleep(500000);
+    puts("ready");
+    pause();
+}
+
+static int reconnect(const char *path)
+{
+    struct sockaddr_un where = {.sun_family = AF_UNIX};
+    char byte;
+    strncpy(where.sun_path, path, sizeof where.sun_path - 1);
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (bind(listener, (struct sockaddr *)&where, sizeof where) || listen(listener, 5))
+        return perror("bind"), 1;
+    say("connect", connect(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&where, sizeof where));
+    read(0, &byte, 1);
+    say("connect", connect(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&where, sizeof where));
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *command = argc > 1 ? argv[1] : "";
@@ -204,6 +267,14 @@ int main(int argc, char **argv)
         }
         command = argv[2], path = argv[3], argv++, argc--;
     }
+    if (!strcmp(command, "occupy"))
+        return occupy(path, argv[3]), 0;
+    if (!strcmp(command, "churn"))
+        return churn(path), 0;
+    if (!strcmp(command, "reconnect"))
+        return reconnect(path);
+    if (!strcmp(command, "mode"))
+        return chmod(argv[3], strtol(path, NULL, 8)) != 0;
     if (!strcmp(command, "agree"))
         return agree(path);
     if (!strcmp(command, "list"))

@@ -28,12 +28,14 @@ pub struct Plan {
     root: PathBuf,
     builder: Builder<Vec<u8>>,
     pack: u32,
+    /// The pack of `scratch`, once something is in it.
+    scratch: Option<u32>,
     known: BTreeSet<PathBuf>,
     inode: u64,
 }
 
 impl Plan {
-    /// A world with `app` (encrypted), `plain` (authenticated) and `host`, the probe as `app/probe` and `app/static`, and a shell.
+    /// A world with `app` (encrypted), `plain` (authenticated), `host` and `scratch` (ephemeral), the probe as `app/probe` and `app/static`, and a shell.
     pub fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -57,6 +59,7 @@ impl Plan {
             ("app", RegionKind::Encrypted),
             ("plain", RegionKind::Authenticated),
             ("host", RegionKind::Host),
+            ("scratch", RegionKind::Ephemeral),
         ] {
             fs::create_dir(root.join(name)).unwrap();
             builder
@@ -70,6 +73,7 @@ impl Plan {
             root,
             builder,
             pack,
+            scratch: None,
             known: BTreeSet::new(),
             inode: 100,
         };
@@ -77,7 +81,7 @@ impl Plan {
         for name in ["app", "plain"] {
             plan.directory(&plan.root.join(name));
         }
-        for (name, (content, _)) in ["probe", "static"].into_iter().zip(probes()) {
+        for (name, (content, _)) in ["probe", "static", "calls"].into_iter().zip(probes()) {
             plan.encrypted(name, content, 0o755);
         }
         for library in &probes()[0].1 {
@@ -106,6 +110,34 @@ impl Plan {
         };
         self.builder
             .add_entry(bytes(&path), metadata, content)
+            .unwrap();
+    }
+
+    /// Adds a file that `scratch` has at the start.
+    pub fn seeded(&mut self, name: &str, content: &[u8]) {
+        let (scratch, file) = (self.root.join("scratch"), self.root.join("pack-scratch"));
+        let pack = *self.scratch.get_or_insert_with(|| {
+            self.builder
+                .add_pack(bytes(&scratch), bytes(&file))
+                .unwrap()
+        });
+        let path = scratch.join(name);
+        self.parents(&path);
+        let metadata = self.metadata(0o644);
+        let content = Content::File {
+            size: content.len() as u64,
+            source: content.to_vec(),
+            pack: Some(pack),
+        };
+        self.builder
+            .add_entry(bytes(&path), metadata, content)
+            .unwrap();
+    }
+
+    /// Adds an ephemeral region.
+    pub fn ephemeral(&mut self, prefix: &str) {
+        self.builder
+            .add_region(prefix.as_bytes(), RegionKind::Ephemeral, "test")
             .unwrap();
     }
 
@@ -154,12 +186,14 @@ impl Plan {
 
     /// Writes everything.
     pub fn build(self) -> World {
-        let mut pack = fs::File::create(self.root.join("pack")).unwrap();
+        let names = ["pack", "pack-scratch"];
+        let mut packs: Vec<_> = names[..1 + usize::from(self.scratch.is_some())]
+            .iter()
+            .map(|name| fs::File::create(self.root.join(name)).unwrap())
+            .collect();
         let built = self
             .builder
-            .finish(std::slice::from_mut(&mut pack), 1, &mut |_| {
-                ControlFlow::Continue(())
-            })
+            .finish(&mut packs, 1, &mut |_| ControlFlow::Continue(()))
             .unwrap();
         fs::write(self.root.join("index"), built.index).unwrap();
         World {
@@ -197,7 +231,8 @@ impl Plan {
         }
     }
 
-    fn with_libraries(&mut self, program: &Path) {
+    /// Adds a program of this machine with all that it loads.
+    pub fn with_libraries(&mut self, program: &Path) {
         self.of_this_machine(program);
         for library in libraries(program) {
             self.of_this_machine(&library);
@@ -309,6 +344,11 @@ impl Drop for World {
 pub struct Run(Output);
 
 impl Run {
+    /// Of a program that was run otherwise.
+    pub fn new(output: Output) -> Self {
+        Self(output)
+    }
+
     /// Standard output of a program that exited with 0.
     #[track_caller]
     pub fn stdout(&self) -> String {
@@ -344,25 +384,12 @@ impl Run {
     }
 }
 
-/// The probe, dynamic and static, each with the libraries that it needs.
-fn probes() -> &'static [(Vec<u8>, Vec<PathBuf>); 2] {
-    static PROBES: OnceLock<[(Vec<u8>, Vec<PathBuf>); 2]> = OnceLock::new();
+/// The probe, dynamic and static, and the program of all calls, each with the libraries that it needs.
+fn probes() -> &'static [(Vec<u8>, Vec<PathBuf>); 3] {
+    static PROBES: OnceLock<[(Vec<u8>, Vec<PathBuf>); 3]> = OnceLock::new();
     PROBES.get_or_init(|| {
-        ["", "-static"].map(|option| {
-            let output =
-                std::env::temp_dir().join(format!("sconify-probe-{}{option}", std::process::id()));
-            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/supervisor/probe.c");
-            let options = ["-O1", "-pthread"]
-                .into_iter()
-                .chain((!option.is_empty()).then_some(option));
-            let status = Command::new("cc")
-                .args(options)
-                .arg("-o")
-                .arg(&output)
-                .arg(source)
-                .status()
-                .unwrap();
-            assert!(status.success());
+        [("probe", ""), ("probe", "-static"), ("calls", "")].map(|(name, option)| {
+            let output = compile(name, option);
             let libraries = if option.is_empty() {
                 libraries(&output)
             } else {
@@ -373,6 +400,27 @@ fn probes() -> &'static [(Vec<u8>, Vec<PathBuf>); 2] {
             (content, libraries)
         })
     })
+}
+
+/// Compiles a program of these tests to a file of its own.
+pub fn compile(name: &str, option: &str) -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let output =
+        std::env::temp_dir().join(format!("sconify-{name}-{}-{number}", std::process::id()));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/supervisor/{name}.c"));
+    let options = ["-O1", "-pthread"]
+        .into_iter()
+        .chain((!option.is_empty()).then_some(option));
+    let status = Command::new("cc")
+        .args(options)
+        .arg("-o")
+        .arg(&output)
+        .arg(source)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    output
 }
 
 fn libraries(program: &Path) -> Vec<PathBuf> {

@@ -1,0 +1,482 @@
+//! Writable regions: trees of inodes that live in this process, and the kernel objects by which the program holds them.
+//!
+//! A [`FileSystem`] keeps names, attributes and contents. Which one stands behind a region is decided when the tree is made; all system calls are served
+//! alike. The content of a file is a memory file, handed to the program writable, so that reads, writes, mappings and locks are the kernel's own. See
+//! `docs/decisions/0001-writable-regions.md`.
+
+mod directory;
+mod ephemeral;
+mod objects;
+mod state;
+mod walk;
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
+
+use rustix::io::Errno;
+use sconify_shield::{EntryId, Index, RegionKind};
+
+pub use objects::{reopen, Objects, Pipe};
+pub use state::{create, now};
+pub use walk::{Last, Walked};
+
+use super::task::join;
+use super::tree::{Child, Metadata};
+
+/// Seconds and nanoseconds since 1970.
+pub type Time = (i64, u32);
+
+/// A file of a writable region: its file system and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Inode {
+    /// Which of the file systems.
+    pub system: u16,
+    /// The inode's number.
+    pub number: u64,
+}
+
+/// A name in a writable directory, whether or not something has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spot {
+    /// The directory.
+    pub directory: Inode,
+    /// The name.
+    pub name: Vec<u8>,
+    /// Whether the path went on with a slash, which only directories may.
+    pub slash: bool,
+}
+
+/// What is to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular, empty file.
+    File,
+    /// An empty directory.
+    Directory,
+    /// A symbolic link to this target.
+    Symlink(Vec<u8>),
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+}
+
+/// Something new, and whose it will be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct New {
+    /// What it is.
+    pub kind: Kind,
+    /// Permission, set-id and sticky bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// What becomes of a name that is taken when something is renamed to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renaming {
+    /// It is replaced.
+    Replace,
+    /// It is kept: the call fails.
+    Keep,
+    /// The two are exchanged.
+    Exchange,
+}
+
+/// A change of attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// New permission, set-id and sticky bits.
+    Mode(u32),
+    /// New owner, group and mode.
+    Owner(u32, u32, u32),
+    /// New times of access and modification; `None` stays.
+    Times(Option<Time>, Option<Time>),
+}
+
+/// How an extended attribute is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// Whether or not it exists.
+    Any,
+    /// `XATTR_CREATE`.
+    Create,
+    /// `XATTR_REPLACE`.
+    Replace,
+}
+
+/// The content of a regular file.
+pub enum Content {
+    /// In memory, open for reading and writing.
+    Memory(Arc<OwnedFd>),
+    /// Still what the image has: this entry's, to be copied and given to [`FileSystem::load`].
+    Initial(EntryId),
+}
+
+/// Where a file stands, as far as names tell.
+pub struct Located {
+    /// The root of its region.
+    pub root: u64,
+    /// Its path from there on, without a slash in front.
+    pub path: Vec<u8>,
+    /// Whether that was its last name, and it has none any more.
+    pub is_removed: bool,
+}
+
+/// A tree of inodes. Permissions are the caller's matter, as is everything that a path means.
+pub trait FileSystem: Send + Sync {
+    /// What a name in a directory stands for.
+    ///
+    /// # Errors
+    /// `ENOTDIR` if it is no directory.
+    fn lookup(&self, directory: u64, name: &[u8]) -> Result<Option<u64>, Errno>;
+
+    /// The directory above; a region's root is above itself.
+    ///
+    /// # Errors
+    /// `ENOTDIR` if it is no directory.
+    fn parent(&self, directory: u64) -> Result<u64, Errno>;
+
+    /// What `stat` shows.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is no such inode any more.
+    fn metadata(&self, number: u64) -> Result<Metadata, Errno>;
+
+    /// A symbolic link's target.
+    ///
+    /// # Errors
+    /// `EINVAL` if it is no link.
+    fn target(&self, number: u64) -> Result<Vec<u8>, Errno>;
+
+    /// The names in a directory from a position on, each with the position behind it. Positions 0 and 1 are `.` and `..`.
+    ///
+    /// # Errors
+    /// `ENOTDIR` if it is no directory, `ENOENT` if it was removed.
+    fn list(&self, directory: u64, from: u64) -> Result<Vec<(Child, u64)>, Errno>;
+
+    /// Where a file stands.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is no such inode any more.
+    fn locate(&self, number: u64) -> Result<Located, Errno>;
+
+    /// Makes something under a name.
+    ///
+    /// # Errors
+    /// `EEXIST`; `ENOENT` if the directory was removed; `ENOSPC`.
+    fn create(&self, directory: u64, name: &[u8], new: &New) -> Result<u64, Errno>;
+
+    /// Makes a file without a name; whether it may be linked later is the second argument.
+    ///
+    /// # Errors
+    /// `ENOSPC`.
+    fn create_unnamed(&self, directory: u64, new: &New, linkable: bool) -> Result<u64, Errno>;
+
+    /// Gives a file one more name.
+    ///
+    /// # Errors
+    /// `EEXIST`; `EPERM` for directories; `ENOENT` if it lost its last name.
+    fn link(&self, number: u64, directory: u64, name: &[u8]) -> Result<(), Errno>;
+
+    /// Takes a name away, of an empty directory if `is_directory`, else of anything else.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTEMPTY`, `ENOTDIR`, `EISDIR`.
+    fn remove(&self, directory: u64, name: &[u8], is_directory: bool) -> Result<(), Errno>;
+
+    /// Moves a name.
+    ///
+    /// # Errors
+    /// As `renameat2`.
+    fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), renaming: Renaming)
+        -> Result<(), Errno>;
+
+    /// Changes attributes.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is no such inode any more.
+    fn change(&self, number: u64, change: Change) -> Result<(), Errno>;
+
+    /// The value of an extended attribute.
+    ///
+    /// # Errors
+    /// `ENODATA`.
+    fn attribute(&self, number: u64, name: &[u8]) -> Result<Vec<u8>, Errno>;
+
+    /// The names of all extended attributes.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is no such inode any more.
+    fn attributes(&self, number: u64) -> Result<Vec<Vec<u8>>, Errno>;
+
+    /// Sets an extended attribute, or removes it.
+    ///
+    /// # Errors
+    /// `EEXIST`, `ENODATA`, `ENOSPC`.
+    fn set_attribute(
+        &self,
+        number: u64,
+        name: &[u8],
+        value: Option<&[u8]>,
+        setting: Setting,
+    ) -> Result<(), Errno>;
+
+    /// The content of a regular file.
+    ///
+    /// # Errors
+    /// `EINVAL` if it is no regular file; what making a memory file gives.
+    fn content(&self, number: u64) -> Result<Content, Errno>;
+
+    /// Takes a copy of the initial content of a file; returns the content, which is another one if somebody was faster.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is no such inode any more.
+    fn load(&self, number: u64, copy: OwnedFd) -> Result<Arc<OwnedFd>, Errno>;
+
+    /// The file that a memory file is the content of, by the memory file's inode number.
+    fn of_memory(&self, memory: u64) -> Option<u64>;
+
+    /// Forgets an inode once it has neither a name nor, if it is a regular file, is open; whether others are open the caller must know.
+    fn forget(&self, number: u64);
+
+    /// Drops what has no name and is not open any more. Returns whether some is left that is.
+    fn sweep(&self) -> bool;
+}
+
+/// The root of a region.
+struct Root {
+    prefix: Vec<u8>,
+    inode: Inode,
+    /// The directory of the index that it stands in.
+    above: Option<EntryId>,
+}
+
+/// All writable regions of a tree.
+pub struct Writable {
+    systems: Vec<Box<dyn FileSystem>>,
+    roots: Vec<Root>,
+    /// Where other regions begin within writable ones: the inode that stands for each, and its path.
+    junctions: HashMap<Inode, Vec<u8>>,
+    /// Directories that can't be moved or removed: those regions and what is above them.
+    pinned: HashSet<Inode>,
+    /// What the kernel knows of these files.
+    pub objects: Objects,
+    sweeper: OnceLock<Thread>,
+}
+
+/// The number of the ephemeral file system.
+const EPHEMERAL: u16 = 0;
+
+impl Writable {
+    /// Makes the writable regions of an index, with what it lists in them. At most `memories` contents are kept as memory files while nobody has them open.
+    pub fn new(index: &Index, memories: usize) -> Self {
+        let ephemeral = ephemeral::Ephemeral::new(memories);
+        let mut roots = Vec::new();
+        let mut populated = ephemeral::Population::default();
+        for region in index.regions() {
+            if region.kind() == RegionKind::Ephemeral {
+                let number = ephemeral.plant(index, region.prefix(), &mut populated);
+                roots.push(Root {
+                    prefix: region.prefix().to_vec(),
+                    inode: Inode {
+                        system: EPHEMERAL,
+                        number,
+                    },
+                    above: parent(region.prefix()).and_then(|above| index.find(above)),
+                });
+            }
+        }
+        let mut writable = Self {
+            systems: vec![Box::new(ephemeral)],
+            roots,
+            junctions: HashMap::new(),
+            pinned: HashSet::new(),
+            objects: Objects::default(),
+            sweeper: OnceLock::new(),
+        };
+        writable.pinned = writable.roots.iter().map(|root| root.inode).collect();
+        writable.join_regions(index);
+        writable
+    }
+
+    /// Makes an inode for each region that begins within a writable one, so that listings show it and its way there stays.
+    fn join_regions(&mut self, index: &Index) {
+        for region in index.regions() {
+            let prefix = region.prefix();
+            let Some(above) = parent(prefix) else {
+                continue;
+            };
+            let Some(root) = self.root_of(above) else {
+                continue;
+            };
+            let (mut at, mut rest) = (root.inode, &prefix[root.prefix.len()..]);
+            // The root directory's prefix ends with the slash that others don't have.
+            rest = rest.strip_prefix(b"/").unwrap_or(rest);
+            let names: Vec<_> = rest.split(|&byte| byte == b'/').collect();
+            for (position, name) in names.iter().enumerate() {
+                let is_last = position + 1 == names.len();
+                let is_directory = !is_last || is_directory(index, prefix);
+                let new = New {
+                    kind: if is_directory {
+                        Kind::Directory
+                    } else {
+                        Kind::File
+                    },
+                    mode: 0o755,
+                    uid: 0,
+                    gid: 0,
+                };
+                let system = self.system(at);
+                let number = match system.lookup(at.number, name) {
+                    Ok(Some(number)) => Ok(number),
+                    _ => system.create(at.number, name, &new),
+                };
+                let Ok(number) = number else { break };
+                at = Inode {
+                    system: at.system,
+                    number,
+                };
+                self.pinned.insert(at);
+                if is_last {
+                    self.junctions.insert(at, prefix.to_vec());
+                }
+            }
+        }
+    }
+
+    /// The file system of an inode.
+    pub fn system(&self, inode: Inode) -> &dyn FileSystem {
+        &*self.systems[usize::from(inode.system)]
+    }
+
+    /// The writable region that a canonical path lies in, by the longest prefix.
+    fn root_of(&self, path: &[u8]) -> Option<&Root> {
+        let within = |root: &&Root| {
+            path.strip_prefix(&*root.prefix)
+                .is_some_and(|rest| rest.is_empty() || rest[0] == b'/' || root.prefix == b"/")
+        };
+        self.roots
+            .iter()
+            .filter(within)
+            .max_by_key(|root| root.prefix.len())
+    }
+
+    /// Where a path that ends in a writable region begins there: the region's root, the directory of the index above it, and the rest of the path.
+    pub fn enter<'a>(&self, path: &'a [u8]) -> Option<(Inode, Option<EntryId>, &'a [u8])> {
+        let root = self.root_of(path)?;
+        Some((root.inode, root.above, &path[root.prefix.len()..]))
+    }
+
+    /// The root of the region that begins at exactly this path.
+    pub fn root(&self, prefix: &[u8]) -> Option<Inode> {
+        self.roots
+            .iter()
+            .find(|root| root.prefix == prefix)
+            .map(|root| root.inode)
+    }
+
+    /// What `stat` shows.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is no such inode any more.
+    pub fn metadata(&self, inode: Inode) -> Result<Metadata, Errno> {
+        self.system(inode).metadata(inode.number)
+    }
+
+    /// The path of a file, or the last one that it had, and whether it has none any more.
+    pub fn path(&self, inode: Inode) -> (Vec<u8>, bool) {
+        let Ok(located) = self.system(inode).locate(inode.number) else {
+            return (b"/".to_vec(), true);
+        };
+        let root = self
+            .roots
+            .iter()
+            .find(|root| root.inode.system == inode.system && root.inode.number == located.root);
+        let prefix = root.map_or(&b"/"[..], |root| &root.prefix);
+        if located.path.is_empty() {
+            (prefix.to_vec(), located.is_removed)
+        } else {
+            (join(prefix, &located.path), located.is_removed)
+        }
+    }
+
+    /// Whether a directory can't be moved or removed, because a region begins there or beneath.
+    pub fn is_pinned(&self, inode: Inode) -> bool {
+        self.pinned.contains(&inode)
+    }
+
+    /// The file whose content a memory file is.
+    pub fn of_memory(&self, memory: u64) -> Option<Inode> {
+        self.systems.iter().zip(0..).find_map(|(system, number)| {
+            Some(Inode {
+                system: number,
+                number: system.of_memory(memory)?,
+            })
+        })
+    }
+
+    /// Frees what has lost a name, now or when it is not open any more.
+    pub fn removed(&self, inode: Inode) {
+        let is_nameless = self
+            .system(inode)
+            .locate(inode.number)
+            .map_or(true, |located| located.is_removed);
+        if is_nameless && !self.objects.removed(inode) {
+            self.system(inode).forget(inode.number);
+        }
+        if let Some(sweeper) = self.sweeper.get() {
+            sweeper.unpark();
+        }
+    }
+
+    /// Opens a directory for the program.
+    ///
+    /// # Errors
+    /// `EROFS` if the container has no place for directories; `EMFILE` and the like.
+    pub fn open_directory(&self, inode: Inode) -> Result<OwnedFd, Errno> {
+        let (file, unused) = self.objects.directory(inode)?;
+        for inode in unused {
+            // Forgets only what has no name.
+            self.system(inode).forget(inode.number);
+        }
+        Ok(file)
+    }
+
+    /// Frees what has no name and is not open any more, for ever.
+    pub fn sweep_for_ever(&self) {
+        const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
+        let _ = self.sweeper.set(std::thread::current());
+        loop {
+            // All of them, whatever the first one says.
+            let left = self.systems.iter().filter(|system| system.sweep()).count();
+            if left > 0 {
+                std::thread::park_timeout(PAUSE);
+            } else {
+                std::thread::park();
+            }
+        }
+    }
+}
+
+/// The path above a normal one.
+pub fn parent(path: &[u8]) -> Option<&[u8]> {
+    let slash = path.iter().rposition(|&byte| byte == b'/')?;
+    match (slash, path.len()) {
+        (0, 1) => None,
+        (0, _) => Some(b"/"),
+        _ => Some(&path[..slash]),
+    }
+}
+
+/// Whether what a region stands for is a directory: the index says so, or, of the host's, the disk.
+fn is_directory(index: &Index, prefix: &[u8]) -> bool {
+    match index.lookup(prefix) {
+        Some(entry) => entry.is_directory(),
+        None => !std::path::Path::is_file(super::task::os_path(prefix)),
+    }
+}
