@@ -21,8 +21,8 @@ from sconify.shield.protect import PACKED, add_entries, finish
 from sconify.shield.regions import Region, RegionKind
 
 EMBEDDED = Region("/", RegionKind.ENCRYPTED, "--binary-fs")
-"""The region that the whole embedded file system is: what it does not list does not exist. It is read-only, and the
-one place to change once regions can be encrypted and yet ephemeral."""
+"""The region that the embedded file system is: what it does not list does not exist. It is read-only; only what is below
+ephemeral regions of the plan can be changed, until the program's end."""
 
 PUBLIC_KEY = bytes(32)
 """The file system key of ``--binary-fs-plain``: no secret, it stands in the launch manifest."""
