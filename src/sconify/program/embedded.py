@@ -66,7 +66,8 @@ def embedded_entries(
         )
         for path in index.paths():
             fields = index.entry(path)
-            content = index.read(path, "/") if fields["type"] == "-" else None
+            # A file that is in no pack is a mount point of a host path: what stands there is not the binary's.
+            content = index.read(path, "/") if "pack" in fields else None
             yield EmbeddedEntry(
                 path=os.fsdecode(path),
                 type=cast("str", fields["type"]),

@@ -196,14 +196,22 @@ def test_without_a_home_there_is_no_cache(tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_is_embedded_is_read_back(
     plan_of: Callable[..., Plan], embedded: Callable[..., EmbeddedFileSystem], tmp_path: Path
 ) -> None:
+    mount_point = Entry(path="/proc/hosts", type=EntryType.FILE, mode=0o644)
+    host = {
+        "/proc": PlannedEntry(Entry(path="/proc", type=EntryType.DIRECTORY, mode=0o755), RegionKind.HOST, "kernel"),
+        "/proc/hosts": PlannedEntry(mount_point, RegionKind.HOST, "kernel"),
+    }
+    plan = plan_of(SAMPLE)
+    plan = dataclasses.replace(plan, entries={**plan.entries, **host})
     for key in (KEY, PUBLIC_KEY):
-        made = embedded(plan_of(SAMPLE), key=key)
+        made = embedded(plan, key=key)
         manifest = LaunchManifest.for_runtime(RUNTIME, program="/bin/tool", cas_key=None, variables={})
         binary = embedding_binary(RUNTIME, manifest, made.files)[1] + made.packs.read_bytes()
         (tmp_path / "binary").write_bytes(binary)
         found = measure_binary(io.BytesIO(binary), environment={})
         given = None if key == PUBLIC_KEY else key
         entries = {entry.path: entry for entry in embedded_entries(tmp_path / "binary", found, key=given)}
-        assert set(entries) == set(SAMPLE)
+        assert set(entries) == {*SAMPLE, *host}
+        assert entries["/proc/hosts"].sha256 == ""
         assert entries["/app/link"].target == "big"
         assert entries["/app/main.py"].size == 7
