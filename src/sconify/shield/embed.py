@@ -21,7 +21,7 @@ from sconify.shield.protect import PACKED, add_entries, finish
 from sconify.shield.regions import Region, RegionKind
 
 EMBEDDED = Region("/", RegionKind.ENCRYPTED, "--binary-fs")
-"""The region that the embedded file system is: what it does not list does not exist. It is read-only; only what is below
+"""The region that the embedded file system is: what it does not list does not exist. It is read-only; only what is in
 ephemeral regions of the plan can be changed, until the program's end."""
 
 PUBLIC_KEY = bytes(32)
