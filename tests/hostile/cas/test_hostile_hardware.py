@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc.jwk import ECKey
+from werkzeug.test import Client as WsgiClient
 
 from sconify.attestation import sgx, simulated, vm
 from sconify.attestation.authorities import Authorities
@@ -21,18 +22,12 @@ from sconify.attestation.evidence import las_report_data, service_report_data
 from sconify.attestation.intel import GenuineQuote
 from sconify.attestation.judge import Mode
 from sconify.attestation.snp_report import SnpReport
-from sconify.cas.audit import AuditLog
-from sconify.cas.catalog import Catalog
-from sconify.cas.keys import load_cas_key
-from sconify.cas.master_key import FileMasterKey
-from sconify.cas.release import AttestRequest, ChallengeRequest, Release
-from sconify.cas.sessions import Sessions
-from sconify.cas.store import Store
-from sconify.errors import UntrustedDataError
-from sconify.policy.keyhash import encode_key_hash
+from sconify.cas.http import PEER_KEY
+from sconify.cas.service import Cas
+from sconify.policy.keyhash import spki_der
 from tests.amd_pki import AmdPki, Tcb
 from tests.cas_server import decode, encode
-from tests.intel_pki import IntelPki, Level, State, sgx_body, td_body
+from tests.intel_pki import IntelPki, Level, State, new_key, sgx_body, td_body
 
 INTEL, AMD = IntelPki(), AmdPki()
 LAS_KEY = Ed25519PrivateKey.generate()
@@ -91,52 +86,36 @@ class Attempt:
 
 @dataclass
 class Production:
-    """A CAS in production mode that has the tests' roots among its own; only tests can make such a one."""
+    """A CAS in production mode that has the tests' roots among its own: made by reaching into it."""
 
-    store: Store
-    audit: AuditLog
+    cas: Cas
     directory: Path
     now: int
 
-    def release(self, attempt: Attempt) -> Release:
+    def attest(self, attempt: Attempt, *, times: int = 1) -> list[tuple[int, str, str]]:
+        """Make a request; for each time that it is sent, status, answer, and the reason in the audit log."""
         state = State(**{"issued": self.now - 60, "expires": self.now + 3600, **attempt.state})
         source = Source(state, attempt.document, **attempt.source)
-        return Release(
-            self.store,
-            catalog=Catalog(self.store),
-            key=load_cas_key(self.store),
-            mode=Mode.PRODUCTION,
-            audit=self.audit,
-            authorities=Authorities(source, test_roots=[INTEL.root, AMD.ark]),
-        )
-
-    def refusal(self, attempt: Attempt) -> tuple[str, str]:
-        """What is said outside, and the reason in the audit log."""
-        release = self.release(attempt)
+        release = self.cas.enclave_api._release
+        release._authorities = Authorities(source, test_roots=[INTEL.root, AMD.ark])
+        enclave = WsgiClient(self.cas.enclave_api)
+        nonce = json.loads(enclave.post("/v1/challenge", json={"config_id": CONFIG_ID}).text)["nonce"]
         key = ECKey.generate_key("P-256").as_dict(private=False)
-        public_key = {name: key[name] for name in ("kty", "crv", "x", "y")}
-        nonce = release.challenge(ChallengeRequest(config_id=CONFIG_ID))
-        data = service_report_data(
-            nonce=nonce,
-            public_key=b"\x04" + decode(str(key["x"])) + decode(str(key["y"])),
-            config_id=CONFIG_ID,
-        )
-        request = AttestRequest.model_validate_json(
-            json.dumps(
-                {
-                    "config_id": CONFIG_ID,
-                    "nonce": encode(nonce),
-                    "public_key": public_key,
-                    "evidence": made(attempt, data),
-                }
-            )
-        )
-        with pytest.raises(UntrustedDataError) as refused:
-            release.attest(request)
-        assert refused.value.__cause__ is None
-        events = [json.loads(line) for line in (self.directory / "audit.jsonl").read_text().splitlines()]
-        assert events[-1]["event"] == "service refused"
-        return refused.value.diagnostics(), str(events[-1]["reason"])
+        point = b"\x04" + decode(str(key["x"])) + decode(str(key["y"]))
+        data = service_report_data(nonce=decode(nonce), public_key=point, config_id=CONFIG_ID)
+        body = {
+            "config_id": CONFIG_ID,
+            "nonce": nonce,
+            "public_key": {name: key[name] for name in ("kty", "crv", "x", "y")},
+            "evidence": made(attempt, data),
+        }
+        found = []
+        for _ in range(times):
+            answer = enclave.post("/v1/attest", json=body)
+            event = json.loads((self.directory / "audit.jsonl").read_text().splitlines()[-1])
+            assert event["event"] == "service refused"
+            found.append((answer.status_code, answer.text, str(event["reason"])))
+        return found
 
 
 def made(attempt: Attempt, data: bytes) -> dict[str, Any]:
@@ -270,41 +249,33 @@ ATTEMPTS = {
 @pytest.fixture(scope="module")
 def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
     directory = tmp_path_factory.mktemp("production")
-    store = Store(directory, master_key=FileMasterKey(directory / "key"))
-    audit = AuditLog(directory / "audit.jsonl")
-    Sessions(store, catalog=Catalog(store), audit=audit).put(
+    cas = Cas(directory, mode=Mode.PRODUCTION)
+    session = (
         'name: hardware\nversion: "0.3"\nservices:\n  - name: web\n    command: program\n'
         f"    attestation: {json.dumps(FACTORS)}\n"
-        "security: {attestation: {tolerate: [simulated-platform, debug-mode]}}\n",
-        caller=encode_key_hash(bytes(32)),
+        "security: {attestation: {tolerate: [simulated-platform, debug-mode]}}\n"
     )
-    yield Production(store, audit, directory, int(time.time()))
-    audit.close()
-    store.close()
+    client = {PEER_KEY: spki_der(new_key().public_key())}
+    answer = WsgiClient(cas.client_api).post("/v1/sessions", data=session, environ_overrides=client)
+    assert answer.status_code == 201, answer.text
+    yield Production(cas, directory, int(time.time()))
+    cas.close()
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)
 def test_refused(production: Production, name: str) -> None:
-    outside, reason = production.refusal(ATTEMPTS[name])
+    ((status, answer, reason),) = production.attest(ATTEMPTS[name])
     assert ATTEMPTS[name].reason in reason
-    assert outside == "this CAS does not accept the attestation; ask its operator: the reason is in its audit log"
+    assert status == 403
+    # Word for word the same, whatever the reason is.
+    assert {name: value for name, value in json.loads(answer).items() if name != "version"} == {
+        "msg": ["this CAS does not accept the attestation"],
+        "remedy": "ask its operator: the reason is in its audit log",
+    }
 
 
 def test_a_replayed_request(production: Production) -> None:
-    attempt = ATTEMPTS["test root, tdx"]
-    release = production.release(attempt)
-    nonce = release.challenge(ChallengeRequest(config_id=CONFIG_ID))
-    key = ECKey.generate_key("P-256").as_dict(private=False)
-    data = service_report_data(
-        nonce=nonce, public_key=b"\x04" + decode(str(key["x"])) + decode(str(key["y"])), config_id=CONFIG_ID
-    )
-    public_key = {name: key[name] for name in ("kty", "crv", "x", "y")}
-    body = {"config_id": CONFIG_ID, "nonce": encode(nonce), "public_key": public_key, "evidence": made(attempt, data)}
-    reasons = []
-    for _ in range(2):
-        with pytest.raises(UntrustedDataError):
-            release.attest(AttestRequest.model_validate_json(json.dumps(body)))
-        last = (production.directory / "audit.jsonl").read_text().splitlines()[-1]
-        reasons.append(json.loads(last)["reason"])
-    assert "check platform" in reasons[0]
-    assert "check nonce: it was used before" in reasons[1]
+    first, second = production.attest(ATTEMPTS["test root, tdx"], times=2)
+    assert first[:2] == second[:2]
+    assert "check platform" in first[2]
+    assert "check nonce: it was used before" in second[2]
