@@ -1,7 +1,7 @@
 # make setup | demo | test | corpus | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test corpus test-rust test-unit test-integration lint check-help format crash-test schema bench bench-attestation bench-runtime soak fuzz lock clean bench-volume soak-volume
+.PHONY: setup demo test corpus test-rust test-unit test-integration lint check-help format crash-test schema bench bench-attestation bench-runtime soak fuzz lock clean bench-volume soak-volume bench-binaryfs
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -59,6 +59,9 @@ schema: setup
 bench: setup
 	scripts/with-docker.sh python bench/flask.py
 	python -m bench.cas
+
+bench-binaryfs: setup
+	scripts/with-docker.sh python -m bench.binaryfs
 
 bench-attestation: setup
 	python bench/attestation.py

@@ -8,6 +8,7 @@ file is named, and the run fails.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import random
 import sys
@@ -36,7 +37,8 @@ from sconify.attestation.verify import verify_evidence
 from sconify.attestation.vm import VmEvidence
 from sconify.errors import SconifyError, UntrustedDataError
 from sconify.las.tsm import vek_certificate
-from sconify.program.launch import LaunchManifest, measure_binary, runtime_path, sconified_binary
+from sconify.program.launch import LaunchManifest, runtime_path, sconified_binary
+from sconify.program.measure import measure_binary
 from tests import attestation_vectors, ratls_certificate
 from tests.amd_pki import NOW, AmdPki
 from tests.intel_pki import IntelPki, new_key, sgx_body, td_body
@@ -170,7 +172,7 @@ FORMATS = {
     "evidence": Format(_parse_evidence, _evidence),
     "amd": Format(_parse_amd, lambda: [*_amd(), table((VCEK.bytes, b"certificate"))]),
     "chain": Format(_verify_chain, _chain),
-    "binary": Format(lambda data: measure_binary(data, environment={"SCONE_HEAP": "1M"}), _binaries),
+    "binary": Format(lambda data: measure_binary(io.BytesIO(data), environment={"SCONE_HEAP": "1M"}), _binaries),
 }
 
 _INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)

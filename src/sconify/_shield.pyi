@@ -31,13 +31,26 @@ class Builder:
             reason: Why, for people.
         """
 
+    def digest_chunks(self) -> None:
+        """Let ``finish`` compute ``Built.digests``."""
+
+    def use_cache(self, directory: str, key: bytes) -> None:
+        """Let a directory remember how contents compress; the result is the same with and without.
+
+        Args:
+            directory: An existing directory, for files of the cache alone. What can't be read or written there is
+                passed over.
+            key: What the entries are encrypted under, 32 bytes.
+        """
+
     def add_pack(self, name: bytes, image_path: bytes, output: str) -> int:
         """Declare a pack and return its number.
 
         Args:
             name: The pack's name, unique: the prefix of its region.
             image_path: Where it will stand in the image.
-            output: The file that ``finish`` creates.
+            output: The file that ``finish`` creates. Packs one after the other may name the same one: then it
+                has all of them, in order and without gaps.
         """
 
     def add_entry(
@@ -110,8 +123,15 @@ class Built:
         """By number: name, bytes stored, bytes of content, files (hard links once), chunks."""
 
     @property
+    def digests(self) -> bytes:
+        """SHA-256 of each chunk as it is stored, pack after pack; empty unless ``digest_chunks`` asked for it."""
+
+    @property
     def entries(self) -> int:
         """How many entries the index has."""
+
+def key_commitment(key: bytes) -> bytes:
+    """Return 32 bytes that only this file system key has, and that tell nothing about it."""
 
 @final
 class Index:
@@ -129,6 +149,21 @@ class Index:
         Raises:
             ShieldError: If the index has another tag, does not authenticate, or is malformed.
             OSError: If the file can't be read.
+        """
+
+    @staticmethod
+    def embedded(index: bytes, key: bytes, *, file: str, offset: int, digests: bytes) -> Index:
+        """Verify and read an index that is embedded in a binary, whose root tag is that of the index itself.
+
+        Args:
+            index: The index.
+            key: The file system key, 32 bytes.
+            file: The binary.
+            offset: Where its packs begin.
+            digests: SHA-256 of each chunk, pack after pack.
+
+        Raises:
+            ShieldError: If the index does not authenticate or is malformed, or there is not one digest for each chunk.
         """
 
     def paths(self) -> list[bytes]:
@@ -153,6 +188,8 @@ class Index:
 
     def read(self, path: bytes, root: str) -> bytes:
         """Return the verified content of a file, read beneath the directory ``root`` that stands for the image's root.
+
+        Of an embedded index, contents are in the binary, and ``root`` has no meaning.
 
         Raises:
             KeyError: If the index does not list the path.

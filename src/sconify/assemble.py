@@ -18,6 +18,7 @@ from sconify.image.reference import Transport
 from sconify.image.source import Image
 from sconify.request import Request
 from sconify.shield.choose import Choice
+from sconify.shield.embed import EmbeddedFileSystem
 from sconify.shield.plan import BASE_IMAGE
 from sconify.shield.protect import DIRECTORY, BuiltFile, ProtectedFileSystem
 from sconify.shield.regions import RegionKind
@@ -36,7 +37,7 @@ def assemble(
     base: Image | None,
     choice: Choice,
     authority: Authority,
-    protected: ProtectedFileSystem,
+    protected: ProtectedFileSystem | EmbeddedFileSystem,
     binary: bytes,
     work: Path,
 ) -> tuple[ImageConfig, tuple[Layer, ...]]:
@@ -51,10 +52,10 @@ def assemble(
     base_layers = base.layers if base is not None else ()
     made = {
         "plain files": _plain_layer(choice, work / "plain.tar", epoch, stored),
-        # What changes least comes first, and each pack is a layer of its own: an unchanged one isn't pushed again.
-        **{f"protected files of {built.image_path}": _protected_layer(built, work, epoch) for built in protected.packs},
-        "index of the protected files": _protected_layer(protected.index, work, epoch),
-        "sconified binary": _binary_layer(choice.program.path, binary, work / "binary.tar", epoch, stored),
+        **_protected_layers(protected, work, epoch),
+        "sconified binary": _binary_layer(
+            choice.program.path, binary, protected, path=work / "binary.tar", epoch=epoch, compression=stored
+        ),
     }
     layers = (*base_layers, *made.values())
     history = [*("base image" for _ in base_layers), *made]
@@ -122,10 +123,14 @@ def _plain_layer(choice: Choice, path: Path, epoch: int, compression: Compressio
     directory is there, for the engine's sake.
     """
     writer = LayerWriter(path, compression=compression, epoch=epoch)
+    beside = choice.plan.beside
+    for entry in beside.values():
+        if entry.path not in ("/", choice.program.path):
+            writer.add(entry)
     prefixes = {region.prefix for region in choice.plan.regions}
     for planned in choice.plan.entries.values():
         entry = planned.entry
-        if planned.reason == BASE_IMAGE or entry.path in ("/", choice.program.path):
+        if planned.reason == BASE_IMAGE or entry.path in ("/", choice.program.path) or entry.path in beside:
             continue
         if planned.kind is RegionKind.ENCRYPTED:
             if entry.type is EntryType.DIRECTORY:
@@ -140,6 +145,16 @@ def _plain_layer(choice: Choice, path: Path, epoch: int, compression: Compressio
     return writer.finish()
 
 
+def _protected_layers(protected: ProtectedFileSystem | EmbeddedFileSystem, work: Path, epoch: int) -> dict[str, Layer]:
+    """What changes least comes first, and each pack is a layer of its own: an unchanged one isn't pushed again."""
+    if isinstance(protected, EmbeddedFileSystem):
+        return {}
+    return {
+        **{f"protected files of {built.image_path}": _protected_layer(built, work, epoch) for built in protected.packs},
+        "index of the protected files": _protected_layer(protected.index, work, epoch),
+    }
+
+
 def _protected_layer(built: BuiltFile, work: Path, epoch: int) -> Layer:
     writer = LayerWriter(work / f"{built.file.name}.tar", epoch=epoch)
     writer.add(Entry(path=DIRECTORY, type=EntryType.DIRECTORY, mode=0o755, mtime=epoch))
@@ -147,7 +162,20 @@ def _protected_layer(built: BuiltFile, work: Path, epoch: int) -> Layer:
     return writer.finish()
 
 
-def _binary_layer(program: str, binary: bytes, path: Path, epoch: int, compression: Compression) -> Layer:
-    writer = LayerWriter(path, compression=compression, epoch=epoch)
-    writer.add_bytes(program, binary, mode=RUNNABLE)
+def _binary_layer(
+    program: str,
+    binary: bytes,
+    protected: ProtectedFileSystem | EmbeddedFileSystem,
+    *,
+    path: Path,
+    epoch: int,
+    compression: Compression,
+) -> Layer:
+    if isinstance(protected, EmbeddedFileSystem):
+        # Nearly all of it is ciphertext.
+        writer = LayerWriter(path, epoch=epoch)
+        writer.add_file(program, protected.packs, mode=RUNNABLE, head=binary)
+    else:
+        writer = LayerWriter(path, compression=compression, epoch=epoch)
+        writer.add_bytes(program, binary, mode=RUNNABLE)
     return writer.finish()

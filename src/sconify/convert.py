@@ -25,13 +25,15 @@ from sconify.image.sink import require_absent, write_image
 from sconify.image.source import Image, open_image
 from sconify.policy.template import session_text, shown_text
 from sconify.policy_files import PolicyFiles, converted_service
-from sconify.program.launch import LaunchManifest, measurement, runtime_path, sconified_binary
+from sconify.program.launch import LaunchManifest, embedding_binary, measurement, runtime_path, sconified_binary
 from sconify.propose import completed
 from sconify.replacement import with_sconifiable_program
 from sconify.request import Request
+from sconify.shield.cache import compression_cache
 from sconify.shield.choose import Choice, choose
+from sconify.shield.embed import PUBLIC_KEY, EmbeddedFileSystem, embed
 from sconify.shield.key import file_system_key
-from sconify.shield.protect import protect
+from sconify.shield.protect import ProtectedFileSystem, protect
 
 
 class Progress(Protocol):
@@ -94,7 +96,7 @@ def convert(request: Request, *, progress: Progress) -> Conversion:
         with clock.step("read the native image"):
             resource_place = resource_directory(request)
             policy = PolicyFiles.read(request)
-            key = file_system_key(request.key_file)
+            key = PUBLIC_KEY if request.binary_fs_plain else file_system_key(request.key_file)
             destinations = destinations_of(request)
             for destination in destinations:
                 require_absent(destination, overwrite=request.overwrite, registry=request.registry)
@@ -112,11 +114,11 @@ def convert(request: Request, *, progress: Progress) -> Conversion:
             service = converted_service(request, choice, authority, policy, measurement(manifest))
             session_text(service, template=policy.template)
         with clock.step("protect", total=choice.plan.content_size):
-            protected = protect(choice.plan, key=key, work=work, progress=progress.advance)
+            protected, manifest, binary = _protect(request, choice, manifest, key=key, work=work, progress=progress)
         with clock.step("write the image"):
             config, layers = assemble(
                 request=request, native=native, base=base, choice=choice, authority=authority, protected=protected,
-                binary=sconified_binary(runtime_path(), manifest), work=work,
+                binary=binary, work=work,
             )  # fmt: skip
             staged = [
                 stack.enter_context(
@@ -127,7 +129,9 @@ def convert(request: Request, *, progress: Progress) -> Conversion:
                 )
                 for destination in destinations
             ]  # fmt: skip
-            service = dataclasses.replace(service, fspf_key=key.hex(), fspf_tag=protected.tag.hex())
+            service = dataclasses.replace(
+                service, fspf_key=key.hex(), fspf_tag=protected.tag.hex(), measurement=measurement(manifest)
+            )
             text = session_text(service, template=policy.template)
             own_layers = layers[len(base.layers) if base is not None else 0 :]
             dockerfile = dockerfile_text(config, base=request.base, layers=len(own_layers))
@@ -153,6 +157,22 @@ def convert(request: Request, *, progress: Progress) -> Conversion:
         las=authority.las_address,
         steps=tuple(clock.steps),
     )
+
+
+def _protect(
+    request: Request, choice: Choice, manifest: LaunchManifest, *, key: bytes, work: Path, progress: Progress
+) -> tuple[ProtectedFileSystem | EmbeddedFileSystem, LaunchManifest, bytes]:
+    """Encrypt the files; return them, the manifest that names them if they are embedded, and the sconified binary."""
+    if not request.binary_fs:
+        protected = protect(choice.plan, key=key, work=work, progress=progress.advance)
+        return protected, manifest, sconified_binary(runtime_path(), manifest)
+    cache = compression_cache() if request.use_cache else None
+    embedded = embed(
+        choice.plan, key=key, program=choice.program.path, work=work, cache=cache, progress=progress.advance
+    )
+    if cache is not None:
+        cache.trim()
+    return embedded, *embedding_binary(runtime_path(), manifest, embedded.files)
 
 
 def explain(request: Request, *, note: Callable[[str], None]) -> Choice:

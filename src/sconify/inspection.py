@@ -5,6 +5,7 @@ All of it can be read without any key; none of it is secret.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,11 +13,15 @@ from sconify.errors import UntrustedDataError, UserError
 from sconify.image.model import EntryType
 from sconify.image.source import Image
 from sconify.policy.model import Session
-from sconify.program.launch import LaunchManifest, measurement, read_manifest
+from sconify.program.launch import LaunchManifest
+from sconify.program.measure import MeasuredBinary, measure_binary
 from sconify.shield.protect import DIRECTORY, INDEX
 
 MAX_BINARY = 256 << 20
 """Bytes of a sconified binary: the runtime has some megabytes, an embedded file system more."""
+
+MAX_INDEX = 1 << 30
+"""Bytes of an index (``docs/limits.md``)."""
 
 TAG_SIZE = 16
 
@@ -59,31 +64,41 @@ def inspect_image(image: Image) -> EncryptedImage:
     """
     environment = image.config.env
     config_id = environment.get("SCONE_CONFIG_ID", "")
-    index = image.root.lookup(INDEX)
     program = image.root.lookup(image.config.entrypoint[0]) if image.config.entrypoint else None
-    if not config_id or index is None or index.content is None or program is None or program.content is None:
+    if not config_id or program is None or program.content is None:
         raise UserError(
-            f"{image.reference} is no image that sconify_image made: it has no {INDEX}, or no SCONE_CONFIG_ID",
+            f"{image.reference} is no image that sconify_image made: it has no program, or no SCONE_CONFIG_ID",
             remedy="give the name of an encrypted image",
         )
-    manifest = read_manifest(image.root.read(program, MAX_BINARY), label=program.path)
-    if index.content.size < TAG_SIZE:
-        raise UntrustedDataError(f"{INDEX} of {image.reference} has {index.content.size} bytes, which is no index")
-    with image.root.open(index) as stream:
-        stream.seek(-TAG_SIZE, 2)
-        tag = stream.read()
+    measured = measure_binary(io.BytesIO(image.root.read(program, MAX_BINARY)), environment=environment)
+    tag = _index(image, measured)[-TAG_SIZE:]
     files = [entry for entry in image.root.walk(DIRECTORY) if entry.type is EntryType.FILE]
     return EncryptedImage(
         digest=image.digest,
         image_id=image.id,
-        manifest=manifest,
-        measurement=measurement(manifest, environment=environment),
+        manifest=measured.manifest,
+        measurement=measured.measurement,
         config_id=config_id,
         cas=environment.get("SCONE_CAS_ADDR", ""),
         las=environment.get("SCONE_LAS_ADDR", ""),
         root_tag=tag.hex(),
         files={entry.path: entry.content.size for entry in files if entry.content is not None},
     )
+
+
+def _index(image: Image, measured: MeasuredBinary) -> bytes:
+    """The index of the protected file system: embedded in the binary, or beside it."""
+    if measured.index:
+        return measured.index
+    entry = image.root.lookup(INDEX)
+    if entry is None or entry.content is None:
+        raise UserError(
+            f"{image.reference} is no image that sconify_image made: it has no {INDEX}",
+            remedy="give the name of an encrypted image",
+        )
+    if not TAG_SIZE <= entry.content.size <= MAX_INDEX:
+        raise UntrustedDataError(f"{INDEX} of {image.reference} has {entry.content.size} bytes, which is no index")
+    return image.root.read(entry, MAX_INDEX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,10 +120,11 @@ def completed(request: Request, image: Image, *, note: Callable[[str], None], wa
     if request.command is None and proposal.command is not None:
         note(f"--command={proposal.command.value}: {proposal.command.reason}")
         changes["command"] = proposal.command.value
-    if not request.directories and request.trace is None:
+    flag, field = ("--fs-dir", "fs_directories") if request.binary_fs else ("--dir", "directories")
+    if not (request.directories or request.fs_directories or request.fs_files) and request.trace is None:
         for one in proposal.directories:
-            note(f"--dir={one.value}: {one.reason}")
-        changes["directories"] = tuple(one.value for one in proposal.directories)
+            note(f"{flag}={one.value}: {one.reason}")
+        changes[field] = tuple(one.value for one in proposal.directories)
     return dataclasses.replace(request, **changes)
 
 

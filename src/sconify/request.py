@@ -53,6 +53,16 @@ class Request:
     """The measured start-up variables, normalised."""
     key_file: Path | None = None
     overwrite: bool = False
+    binary_fs: bool = False
+    """Whether the file system is embedded in the binary."""
+    binary_fs_plain: bool = False
+    """Whether everybody may read the embedded file system: its key is public."""
+    binary_fs_defaults: bool = True
+    """Whether shared objects and service libraries are embedded without being named."""
+    fs_directories: tuple[str, ...] = ()
+    fs_files: tuple[str, ...] = ()
+    use_cache: bool = True
+    """Whether it is remembered how embedded contents compress."""
     trace: Path | None = None
     """A record of what the program opens: those files are encrypted."""
     binary_symlinks: bool = True

@@ -7,8 +7,16 @@ import hashlib
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
-from sconify.program.launch import LaunchManifest, measurement, runtime_digest, sconified_binary
+from sconify.program.launch import (
+    EmbeddedFiles,
+    LaunchManifest,
+    embedding_binary,
+    measurement,
+    runtime_digest,
+    sconified_binary,
+)
 
 DIRECTORY = Path(__file__).parent / "launch"
 CAS_KEY = hashlib.sha256(b"the SubjectPublicKeyInfo of a CAS").hexdigest()
@@ -24,6 +32,16 @@ CASES: dict[str, tuple[dict[str, str], str | None, str, dict[str, str]]] = {
     "no-cas-key": ({"SCONE_FORK": "0"}, None, "/app", {}),
     "odd-path": ({}, CAS_KEY, '/b\u00ef\u0146/\u65e5\u672c/\U0001f980/a"b\\c\n\t\x01\x7f', {}),
 }
+EMBEDDED: dict[str, dict[str, Any]] = {
+    "embedded": {
+        "index": "an index", "digests": "0123456789abcdef" * 8, "packs_size": 100, "commitment": "cd" * 32, "key": None
+    },
+    "embedded-plain": {
+        "index": "odd", "digests": "", "packs_size": 0, "commitment": "cd" * 32, "key": "00" * 32
+    },
+}  # fmt: skip
+CASES.update(dict.fromkeys(EMBEDDED, ({"SCONE_HEAP": "1G"}, CAS_KEY, "/usr/bin/python3.11", {"SCONE_HEAP": "2G"})))
+"""Cases with a file system in the binary; what they embed need not be one. Their binaries end where the packs begin."""
 
 
 def small_runtime() -> bytes:
@@ -50,17 +68,33 @@ def main() -> None:
     runtime.write_bytes(small_runtime())
     for name, (variables, cas_key, program, environment) in CASES.items():
         manifest = LaunchManifest.for_runtime(runtime, program=program, cas_key=cas_key, variables=variables)
-        vector = {
+        vector: dict[str, object] = {
             "runtime": runtime_digest(runtime.read_bytes()),
             "program": program,
             "cas_key": cas_key,
             "variables": variables,
             "environment": environment,
-            "manifest": manifest.canonical_json().decode(),
-            "binary": base64.b64encode(sconified_binary(runtime, manifest)).decode(),
-            "measurement": measurement(manifest, environment=environment),
         }
+        if name in EMBEDDED:
+            vector["embedded"] = EMBEDDED[name]
+            manifest, binary = embedding_binary(runtime, manifest, embedded_files(EMBEDDED[name]))
+        else:
+            binary = sconified_binary(runtime, manifest)
+        vector["manifest"] = manifest.canonical_json().decode()
+        vector["binary"] = base64.b64encode(binary).decode()
+        vector["measurement"] = measurement(manifest, environment=environment)
         (DIRECTORY / f"{name}.json").write_text(json.dumps(vector, indent=1) + "\n", encoding="ascii")
+
+
+def embedded_files(vector: dict[str, Any]) -> EmbeddedFiles:
+    """Return what a vector embeds."""
+    return EmbeddedFiles(
+        index=vector["index"].encode(),
+        digests=bytes.fromhex(vector["digests"]),
+        packs_size=vector["packs_size"],
+        commitment=vector["commitment"],
+        key=vector["key"],
+    )
 
 
 if __name__ == "__main__":

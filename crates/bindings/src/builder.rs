@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::BufWriter;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,9 +9,10 @@ use std::sync::Arc;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use sconify_shield::build::{self, Content, Metadata};
+use sconify_shield::build::{self, CompressionCache, Content, Metadata};
 use sconify_shield::{FileSystemKey, RegionKind};
 
+use crate::cache::Directory;
 use crate::source::{Container, Extent, OpenFiles};
 use crate::{io_error, to_python, ShieldError};
 
@@ -55,6 +55,11 @@ impl Built {
     }
 
     #[getter]
+    fn digests<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.0.digests.as_flattened())
+    }
+
+    #[getter]
     fn entries(&self) -> u32 {
         self.0.entries
     }
@@ -84,6 +89,18 @@ impl Builder {
         let number = self.open()?.add_pack(name, image_path).map_err(to_python)?;
         self.outputs.push(output);
         Ok(number)
+    }
+
+    fn digest_chunks(&mut self) -> PyResult<()> {
+        self.open()?.digest_chunks();
+        Ok(())
+    }
+
+    fn use_cache(&mut self, directory: PathBuf, key: &[u8]) -> PyResult<()> {
+        let store = Box::new(Directory::new(directory));
+        let cache = CompressionCache::new(&key_from_bytes(key)?, store);
+        self.open()?.use_cache(cache);
+        Ok(())
     }
 
     #[pyo3(signature = (path, *, r#type, mode, uid, gid, mtime, mtime_nsec, inode, source=None, offset=0, size=0,
@@ -227,14 +244,15 @@ fn write(
     threads: usize,
     progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<build::Built, sconify_shield::ShieldError> {
-    let mut outputs = packs
-        .iter()
-        .map(|path| {
-            File::create(path)
-                .map(BufWriter::new)
-                .map_err(|error| io_error(path, error))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut outputs: Vec<Arc<File>> = Vec::with_capacity(packs.len());
+    for (number, path) in packs.iter().enumerate() {
+        // Packs that follow each other may share a file: they are written in their order.
+        let file = match number.checked_sub(1).filter(|&last| packs[last] == *path) {
+            Some(last) => Arc::clone(&outputs[last]),
+            None => Arc::new(File::create(path).map_err(|error| io_error(path, error))?),
+        };
+        outputs.push(file);
+    }
     let built = builder.finish(&mut outputs, threads, progress)?;
     std::fs::write(index, &built.index).map_err(|error| io_error(index, error))?;
     Ok(built)

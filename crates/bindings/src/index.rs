@@ -1,20 +1,50 @@
 //! `Index`.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
-use sconify_shield::{Entry, Kind, PackReader, RootTag, Storage};
+use sconify_shield::{Entry, Kind, PackReader, ReadAt, RootTag, Storage};
 
 use crate::builder::key_from_bytes;
-use crate::{io_error, to_python};
+use crate::{io_error, to_python, ShieldError};
 
 /// A verified index.
 #[pyclass(frozen, module = "sconify._shield")]
-pub struct Index(sconify_shield::Index);
+pub struct Index {
+    index: sconify_shield::Index,
+    embedded: Option<Embedded>,
+}
+
+/// Where embedded packs are: in one file, without gaps, in their order.
+struct Embedded {
+    file: PathBuf,
+    offset: u64,
+    digests: Vec<[u8; 32]>,
+}
+
+/// A part of a file.
+struct Part {
+    file: File,
+    offset: u64,
+    size: u64,
+}
+
+impl ReadAt for Part {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let count = self.size.saturating_sub(offset).min(buf.len() as u64) as usize;
+        FileExt::read_at(&self.file, &mut buf[..count], self.offset + offset)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.size)
+    }
+}
 
 #[pymethods]
 impl Index {
@@ -28,19 +58,57 @@ impl Index {
             let bytes = std::fs::read(&path).map_err(|error| io_error(&path, error))?;
             sconify_shield::Index::open(&bytes, &key, &tag)
         })
-        .map(Self)
+        .map(|index| Self {
+            index,
+            embedded: None,
+        })
         .map_err(to_python)
     }
 
+    #[staticmethod]
+    #[pyo3(signature = (index, key, *, file, offset, digests))]
+    fn embedded(
+        index: &[u8],
+        key: &[u8],
+        file: PathBuf,
+        offset: u64,
+        digests: &[u8],
+    ) -> PyResult<Self> {
+        let key = key_from_bytes(key)?;
+        let tag = index
+            .last_chunk()
+            .ok_or_else(|| PyValueError::new_err("the index is shorter than a tag"))?;
+        let index =
+            sconify_shield::Index::open(index, &key, &RootTag::new(*tag)).map_err(to_python)?;
+        let digests = digests
+            .chunks_exact(32)
+            .map(|digest| digest.try_into().expect("they are cut to this length"));
+        let embedded = Embedded {
+            file,
+            offset,
+            digests: digests.collect(),
+        };
+        let chunks = index.packs().iter().map(|pack| pack.chunk_count() as usize);
+        if chunks.sum::<usize>() != embedded.digests.len() {
+            return Err(ShieldError::new_err(
+                "there are more or fewer digests than chunks",
+            ));
+        }
+        Ok(Self {
+            index,
+            embedded: Some(embedded),
+        })
+    }
+
     fn paths<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
-        self.0
+        self.index
             .entries()
             .map(|entry| PyBytes::new(py, entry.path()))
             .collect()
     }
 
     fn regions<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyBytes>, &'static str, &str)> {
-        let regions = self.0.regions().iter();
+        let regions = self.index.regions().iter();
         regions
             .map(|region| {
                 (
@@ -53,7 +121,7 @@ impl Index {
     }
 
     fn omitted<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
-        self.0
+        self.index
             .omitted()
             .map(|path| PyBytes::new(py, path))
             .collect()
@@ -62,7 +130,10 @@ impl Index {
     fn entry<'py>(&self, py: Python<'py>, path: &[u8]) -> PyResult<Bound<'py, PyDict>> {
         let entry = self.find(path)?;
         let fields = PyDict::new(py);
-        let region = self.0.region_of(path).map(|region| region.kind().name());
+        let region = self
+            .index
+            .region_of(path)
+            .map(|region| region.kind().name());
         fields.set_item("mode", entry.mode())?;
         fields.set_item("uid", entry.uid())?;
         fields.set_item("gid", entry.gid())?;
@@ -122,7 +193,7 @@ impl Index {
 
 impl Index {
     fn find(&self, path: &[u8]) -> PyResult<Entry<'_>> {
-        self.0.lookup(path).ok_or_else(|| {
+        self.index.lookup(path).ok_or_else(|| {
             PyKeyError::new_err(format!(
                 "the index does not list {}",
                 String::from_utf8_lossy(path)
@@ -147,10 +218,15 @@ impl Index {
         };
         match storage {
             Storage::Packed { pack, .. } => {
-                let file = open(self.0.packs()[pack as usize].file())?;
-                let reader = PackReader::open(file, &self.0, pack)?;
                 let mut content = vec![0; size as usize];
-                reader.read_file(entry, &mut content, threads())?;
+                if let Some(embedded) = &self.embedded {
+                    let reader = embedded.open(&self.index, pack)?;
+                    reader.read_file(entry, &mut content, threads())?;
+                } else {
+                    let file = open(self.index.packs()[pack as usize].file())?;
+                    let reader = PackReader::open(file, &self.index, pack)?;
+                    reader.read_file(entry, &mut content, threads())?;
+                }
                 Ok(content)
             }
             Storage::Plain { .. } => {
@@ -160,6 +236,25 @@ impl Index {
                 Ok(content)
             }
         }
+    }
+}
+
+impl Embedded {
+    fn open(
+        &self,
+        index: &sconify_shield::Index,
+        number: u32,
+    ) -> Result<PackReader<Part>, sconify_shield::ShieldError> {
+        let (before, rest) = index.packs().split_at(number as usize);
+        let pack = &rest[0];
+        let part = Part {
+            file: File::open(&self.file).map_err(|error| io_error(&self.file, error))?,
+            offset: self.offset + before.iter().map(|pack| pack.stored_len()).sum::<u64>(),
+            size: pack.stored_len(),
+        };
+        let first: usize = before.iter().map(|pack| pack.chunk_count() as usize).sum();
+        let digests = &self.digests[first..][..pack.chunk_count() as usize];
+        PackReader::open(part, index, number)?.measured(digests)
     }
 }
 

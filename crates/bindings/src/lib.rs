@@ -2,12 +2,14 @@
 //! All work on files is done without the interpreter lock.
 
 mod builder;
+mod cache;
 mod index;
 mod source;
 mod volume;
 
 use pyo3::exceptions::{PyException, PyOSError};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 pyo3::create_exception!(
     _shield,
@@ -37,6 +39,13 @@ fn io_error(path: &std::path::Path, source: std::io::Error) -> sconify_shield::S
     }
 }
 
+/// What only this file system key has.
+#[pyfunction]
+fn key_commitment<'py>(py: Python<'py>, key: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    let commitment = builder::key_from_bytes(key)?.commitment();
+    Ok(PyBytes::new(py, &commitment))
+}
+
 /// The protected-file format, and volumes.
 #[pymodule]
 mod _shield {
@@ -44,6 +53,8 @@ mod _shield {
     use super::builder::{Builder, Built};
     #[pymodule_export]
     use super::index::Index;
+    #[pymodule_export]
+    use super::key_commitment;
     #[pymodule_export]
     use super::volume::{Volume, VolumeError};
     #[pymodule_export]

@@ -6,7 +6,9 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
 use std::process::exit;
 
-use sconify_runtime::executor::{Dlopen, Executor, ExitStatus, FileSystem, InjectedFile, Launch};
+use sconify_runtime::executor::{
+    Dlopen, Executor, ExitStatus, FileSystem, InjectedFile, Launch, Origin,
+};
 use sconify_runtime::log::{self, Level};
 use sconify_runtime::supervisor::Supervisor;
 use sconify_shield::{FileSystemKey, RootTag};
@@ -41,7 +43,7 @@ fn launch() -> Launch {
         environment: Vec::new(),
         working_directory: b"/".to_vec(),
         file_system: FileSystem {
-            index_path,
+            origin: Origin::Disk(index_path),
             key,
             tag,
         },

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use crate::attest::{Nonce, Signed};
-use crate::executor::{FileSystem, InjectedFile, Launch};
+use crate::executor::{FileSystem, InjectedFile, Launch, Origin};
 use crate::manifest::Manifest;
 
 const FORMAT: &str = "sconify-config/1";
@@ -158,7 +158,7 @@ impl Configuration {
 impl FileSystemFields {
     fn open(&self) -> Result<FileSystem, ConfigError> {
         Ok(FileSystem {
-            index_path: absolute("file_system.path", &self.path)?,
+            origin: Origin::Disk(absolute("file_system.path", &self.path)?),
             key: FileSystemKey::from_hex(&self.key)
                 .map_err(|_| invalid("file_system.key", "64 hex digits"))?,
             tag: RootTag::from_hex(&self.tag)

@@ -63,7 +63,7 @@ fn a_configuration_becomes_a_launch() {
         ]
     );
     assert_eq!(launch.working_directory, b"/app");
-    assert_eq!(launch.file_system.index_path, b"/.sconify/index");
+    assert!(matches!(launch.file_system.origin, Origin::Disk(path) if path == b"/.sconify/index"));
     assert!(launch.file_system.key == FileSystemKey::new([0x0f; 32]));
     assert!(launch.file_system.tag == RootTag::new([0xa0; 16]));
     let file = &launch.injected_files[0];

@@ -4,14 +4,36 @@ use std::ffi::CString;
 
 use sconify_shield::{FileSystemKey, RootTag};
 
+use crate::kernel::mapping::Mapping;
+
 /// Where the protected file system stands and what opens it.
 pub struct FileSystem {
-    /// Path of the index on the host's disk, as this process sees it.
-    pub index_path: Vec<u8>,
+    /// Where its index and packs are.
+    pub origin: Origin,
     /// The file system key.
     pub key: FileSystemKey,
     /// The root tag that the policy keeps.
     pub tag: RootTag,
+}
+
+/// Where index and packs of a protected file system are. Nothing of them is verified yet.
+pub enum Origin {
+    /// In files on the host's disk: the path of the index, as this process sees it; the index names those of the packs.
+    Disk(Vec<u8>),
+    /// In the file of this process.
+    Embedded(Embedded),
+}
+
+/// A file system in the file of this process, whose measurement covers it.
+pub struct Embedded {
+    /// The index, encrypted.
+    pub index: Vec<u8>,
+    /// SHA-256 of each chunk of each pack, in their order.
+    pub digests: Vec<[u8; 32]>,
+    /// The packs without gaps, in the order of the index.
+    pub packs: Mapping,
+    /// What only the right file system key has.
+    pub commitment: [u8; 32],
 }
 
 /// A file that exists in memory only and shadows whatever stands at its path.

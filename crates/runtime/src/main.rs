@@ -1,16 +1,22 @@
 //! The runtime, PID 1 of the container: says what it is, attests, launches the program, reports its end.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
 use std::process::ExitCode;
 
 use rustix::process::{set_dumpable_behavior, setrlimit, DumpableBehavior, Resource, Rlimit};
 use sconify_runtime::attest::{attest, Cas, Las, Patience, RETRY_TIME};
-use sconify_runtime::executor::{Executor as _, ExitStatus};
+use sconify_runtime::executor::{Embedded, Executor as _, ExitStatus, Origin};
 use sconify_runtime::failure::{Code, Failure};
-use sconify_runtime::manifest::Manifest;
+use sconify_runtime::kernel::mapping::Mapping;
+use sconify_runtime::manifest::{head_length, EmbeddedFiles, Manifest};
 use sconify_runtime::settings::{is_on, log_level, Settings};
 use sconify_runtime::supervisor::{health, Supervisor};
 use sconify_runtime::{info, log, version, warn};
+
+const OWN_BINARY: &str = "/proc/self/exe";
 
 fn main() -> ExitCode {
     match run() {
@@ -31,7 +37,8 @@ fn run() -> Result<u8, Failure> {
     {
         return Ok(ask_for_health());
     }
-    let manifest = Manifest::of_elf(&own_binary()?, variable)?;
+    let binary = OwnBinary::open()?;
+    let (manifest, embedded) = Manifest::of_elf(&binary.head, variable)?;
     if is_on(variable("SCONE_HASH")) {
         print(&format!("{}\n", hex::encode(manifest.measurement())))?;
         return Ok(0);
@@ -56,7 +63,10 @@ fn run() -> Result<u8, Failure> {
     if std::env::args_os().len() > 1 {
         info!("the arguments of the container are ignored: the policy gives the program's");
     }
-    let launch = attested.configuration.into_launch(&manifest)?;
+    let mut launch = attested.configuration.into_launch(&manifest)?;
+    if let Some(files) = embedded {
+        launch.file_system.origin = Origin::Embedded(binary.embedded(files)?);
+    }
     let status = Supervisor.run(launch)?;
     if let Err(error) = attested.session.report_exit(status) {
         info!("the CAS was not told how the program ended: {error}");
@@ -102,15 +112,53 @@ fn ask_for_health() -> u8 {
     })
 }
 
-fn own_binary() -> Result<Vec<u8>, Failure> {
-    std::fs::read("/proc/self/exe").map_err(|error| {
-        Failure::new(
-            Code::System,
-            "Could not read the runtime's own file, /proc/self/exe",
-            &error,
-        )
-        .mended_by("mount /proc in the container and let its user read the binary")
-    })
+/// The file that we run from.
+struct OwnBinary {
+    file: File,
+    /// All of it but an embedded file system's packs.
+    head: Vec<u8>,
+}
+
+impl OwnBinary {
+    fn open() -> Result<Self, Failure> {
+        let read = || {
+            let file = File::open(OWN_BINARY)?;
+            let mut header = [0; 64];
+            file.read_exact_at(&mut header, 0)?;
+            let mut head = Vec::new();
+            (&file).take(head_length(&header)).read_to_end(&mut head)?;
+            Ok(Self { file, head })
+        };
+        read().map_err(|error| unreadable(&error))
+    }
+
+    /// The embedded file system that its manifest and sections tell of, the packs mapped.
+    fn embedded(&self, files: EmbeddedFiles) -> Result<Embedded, Failure> {
+        let length = self
+            .file
+            .metadata()
+            .map_err(|error| unreadable(&error))?
+            .len();
+        if files.packs.end != length {
+            let found = format!("it has {length} bytes, expected {}", files.packs.end);
+            return Err(unreadable(&io::Error::other(found)));
+        }
+        let size = (files.packs.end - files.packs.start) as usize;
+        let packs = Mapping::of(self.file.as_fd(), files.packs.start, size)
+            .map_err(|error| unreadable(&error.into()))?;
+        Ok(Embedded {
+            index: files.index,
+            digests: files.digests,
+            packs,
+            commitment: files.commitment,
+        })
+    }
+}
+
+fn unreadable(error: &io::Error) -> Failure {
+    let what = format!("Could not read the runtime's own file, {OWN_BINARY}");
+    Failure::new(Code::System, what, error)
+        .mended_by("mount /proc in the container, let its user read the binary, and leave it as sconify_image made it")
 }
 
 /// The value of an environment variable; one that is no UTF-8 is read as far as it goes, and then refused by whom it concerns.

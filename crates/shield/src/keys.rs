@@ -32,6 +32,11 @@ impl FileSystemKey {
         Ok(key)
     }
 
+    /// A value that only this key has: it binds to the key and tells nothing about it.
+    pub fn commitment(&self) -> [u8; 32] {
+        *self.derive(&[b"sconify key commitment v1"])
+    }
+
     /// Derives 32 bytes: HKDF-SHA-256 without salt, with the concatenation of `info`.
     pub fn derive(&self, info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
         let mut derived = Zeroizing::new([0; 32]);

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 
+use ring::digest;
 use zeroize::Zeroizing;
 
 use crate::error::{display, ShieldError};
@@ -19,6 +20,8 @@ const BYTES_PER_THREAD: usize = 1 << 20;
 pub struct PackReader<R> {
     reader: R,
     pack: Arc<Pack>,
+    /// SHA-256 of each chunk as it is stored, where the pack is measured.
+    digests: Option<Box<[[u8; 32]]>>,
 }
 
 impl<R: ReadAt> PackReader<R> {
@@ -66,6 +69,30 @@ impl<R: ReadAt> PackReader<R> {
         Ok(Self {
             reader,
             pack: Arc::clone(pack),
+            digests: None,
+        })
+    }
+
+    /// This reader, which refuses chunks that do not have these SHA-256 digests as they are stored: one for each chunk. An authentication tag keeps out whoever
+    /// lacks the key; a digest keeps out whoever has it too.
+    ///
+    /// # Errors
+    /// [`ShieldError::CorruptPack`] if there are more or fewer digests than chunks.
+    pub fn measured(self, digests: &[[u8; 32]]) -> Result<Self, ShieldError> {
+        if digests.len() != self.pack.chunk_count() as usize {
+            return Err(ShieldError::CorruptPack {
+                pack: display(self.pack.name()),
+                file: display(self.pack.file()),
+                reason: format!(
+                    "it has {} chunks, expected {}: as many as digests",
+                    self.pack.chunk_count(),
+                    digests.len()
+                ),
+            });
+        }
+        Ok(Self {
+            digests: Some(digests.into()),
+            ..self
         })
     }
 
@@ -238,6 +265,11 @@ impl<R: ReadAt> PackReader<R> {
                 .map_err(|error| ShieldError::io(display(self.pack.file()), error))?;
             if read != text.len() {
                 return Err(corrupt("the pack ends within it"));
+            }
+            if let Some(digests) = &self.digests {
+                if digest::digest(&digest::SHA256, text).as_ref() != digests[number as usize] {
+                    return Err(corrupt("it is not the one that was measured"));
+                }
             }
             self.pack
                 .open_chunk(number, chunk, text)

@@ -26,6 +26,7 @@ _optional = group("Optional")
 _registry = group("Images and registries")
 _defaults = group("Advanced: disable defaults")
 _policy = group("Advanced: what the policy puts up with")
+_binary_fs = group("Binary file system")
 _variables = group("Start-up variables, measured")
 _plan = group("Plan and result")
 _debug = group("Debug")
@@ -98,6 +99,15 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     _defaults("--disable-attestation", is_flag=True, help="Do not attest the CAS. INSECURE."),
     _defaults("--disable-session-security-attestation", is_flag=True,
               help="Do not attest the service: anybody gets its secrets. INSECURE."),
+    _binary_fs("--binary-fs", is_flag=True,
+               help="Embed the file system in the binary, so that its measurement covers every file."),
+    _binary_fs("--fs-dir", multiple=True, metavar="DIRECTORY", help="Embed this directory."),
+    _binary_fs("--fs-file", multiple=True, metavar="FILE", help="Embed this file."),
+    _binary_fs("--disable-binary-fs-defaults", is_flag=True,
+               help="Embed no shared objects and no service libraries but those that are named."),
+    _binary_fs("--binary-fs-plain", is_flag=True,
+               help="Let everybody read what is embedded: measured as ever, but under a public key."),
+    _binary_fs("--no-cache", is_flag=True, help="Do not remember how files compress, for the next conversion."),
     _policy("--allow-debug-mode", is_flag=True, help="Tolerate platforms in debug mode. INSECURE."),
     _policy("--allow-tcb-vulnerabilities", is_flag=True,
             help="Tolerate hyperthreading, an insecure iGPU or configuration, an outdated TCB, needed hardening."),
@@ -147,6 +157,7 @@ def request_of(values: dict[str, Any]) -> Request:
         check_name(values["namespace"], flag="--namespace", nested=True)
     if values["trace"] is not None and values["directories"]:
         raise UserError("--trace and --dir exclude each other", remedy="give one of the two")
+    _check_mode(values)
     return Request(
         native=_image(values["native"], "--from"),
         target=_image(values["target"], "--to"),
@@ -156,6 +167,12 @@ def request_of(values: dict[str, Any]) -> Request:
         plain_directories=tuple(values["plain"]),
         plain_files=tuple(values["plain_file"]),
         host_paths=tuple(values["host_path"]),
+        binary_fs=values["binary_fs"],
+        binary_fs_plain=values["binary_fs_plain"],
+        binary_fs_defaults=not values["disable_binary_fs_defaults"],
+        fs_directories=tuple(values["fs_dir"]),
+        fs_files=tuple(values["fs_file"]),
+        use_cache=not values["no_cache"],
         trace=values["trace"],
         base=None if values["base"] is None else _image(values["base"], "--base"),
         command=values["command"],
@@ -198,6 +215,27 @@ def request_of(values: dict[str, Any]) -> Request:
             insecure=tuple(values["insecure_registry"]),
         ),
     )
+
+
+def _check_mode(values: dict[str, Any]) -> None:
+    """Refuse options of one mode in the other."""
+    if values["binary_fs"]:
+        if values["directories"]:
+            raise UserError(
+                f"--dir={values['directories'][0]} and --binary-fs exclude each other",
+                remedy=f"give --fs-dir={values['directories'][0]}, or leave --binary-fs out",
+            )
+        if values["trace"] is not None:
+            raise UserError("--trace and --binary-fs exclude each other", remedy="give --fs-dir and --fs-file")
+        if values["binary_fs_plain"] and values["key_file"] is not None:
+            raise UserError("--binary-fs-plain and --key-file exclude each other", remedy="give one of the two")
+        return
+    for name, instead in (
+        ("fs_dir", ", or give --dir"), ("fs_file", ""), ("binary_fs_plain", ""), ("disable_binary_fs_defaults", ""),
+    ):  # fmt: skip
+        if values[name]:
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} needs --binary-fs", remedy=f"add --binary-fs{instead}")
 
 
 def remarks(values: dict[str, Any]) -> list[str]:

@@ -16,15 +16,16 @@ from sconify.cli.errors import run_command
 from sconify.cli.lazy import LazyGroup
 from sconify.errors import BugError, UserError
 
-_NAMES = ("attest", "cas", "embedded", "init", "inspect", "las", "platform", "session", "volume")
-_GROUPS = {
+_NAMES = ("attest", "cas", "embedded", "init", "inspect", "las", "measure", "platform", "session", "volume")
+_COMMANDS = {
     **{name: f"sconify.cli.{name}:{name}" for name in _NAMES},
+    "files": "sconify.cli.measure:files",
     "self": "sconify.cli.own_identity:own",
     "cert": "sconify.cli.own_identity:certificate",
 }
 
 
-@click.group(cls=LazyGroup, lazy=_GROUPS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "-o",
     "--output",

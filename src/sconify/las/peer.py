@@ -22,10 +22,9 @@ from pathlib import Path
 
 from sconify.errors import SconifyError, ServiceError, UntrustedDataError
 from sconify.las.sock_diag import peer_inode
-from sconify.program.launch import measure_binary
+from sconify.program.measure import measure_binary
 
 _SO_PEERPIDFD = 77  # asm-generic/socket.h, since Linux 6.5
-_MAX_EXECUTABLE = 2 << 30
 _PROC = Path("/proc")
 
 
@@ -93,18 +92,15 @@ def _held(connection: socket.socket, pid: int) -> Iterator[Callable[[], bool]]:
 
 def _measure(pid: int) -> bytes:
     with (_PROC / str(pid) / "exe").open("rb") as opened:
-        if os.fstat(opened.fileno()).st_size > _MAX_EXECUTABLE:
-            raise UntrustedDataError("the caller's executable is too large for a sconified program")
-        content = opened.read()
-    environment: dict[str, str] = {}
-    for entry in (_PROC / str(pid) / "environ").read_bytes().split(b"\0"):
-        name, separator, value = entry.decode("utf-8", "surrogateescape").partition("=")
-        if separator:
-            environment.setdefault(name, value)  # as getenv does: the first one counts
-    try:
-        return bytes.fromhex(measure_binary(content, environment=environment))
-    except SconifyError as error:
-        raise UntrustedDataError(f"the caller is no sconified program: {error.what}") from None
+        environment: dict[str, str] = {}
+        for entry in (_PROC / str(pid) / "environ").read_bytes().split(b"\0"):
+            name, separator, value = entry.decode("utf-8", "surrogateescape").partition("=")
+            if separator:
+                environment.setdefault(name, value)  # as getenv does: the first one counts
+        try:
+            return bytes.fromhex(measure_binary(opened, environment=environment).measurement)
+        except SconifyError as error:
+            raise UntrustedDataError(f"the caller is no sconified program: {error.what}") from None
 
 
 def _check_holds(connection: socket.socket, pid: int) -> None:

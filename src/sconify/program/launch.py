@@ -18,12 +18,17 @@ from sconify.errors import BugError, ServiceError, UntrustedDataError, UserError
 
 FORMAT = "sconify-launch/1"
 FILE_PROTECTION = "file-protection"
+BINARY_FS = "binary-fs"
 SECTION = ".sconify.manifest"
+INDEX_SECTION, DIGESTS_SECTION, PACKS_SECTION = ".sconify.index", ".sconify.digests", ".sconify.packs"
+PAGE = 4096
+"""What the packs of an embedded file system are aligned to: they are mapped."""
 
 VARIABLES = ("SCONE_ALLOW_DLOPEN", "SCONE_FORK", "SCONE_HEAP", "SCONE_STACK")
 """The start-up variables that can be measured."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_NO_DIGEST = "0" * 64
 _SIZE = re.compile(r"([0-9]+)([kKmMgG]?)", re.ASCII)
 _SHIFT = {"": 0, "k": 10, "m": 20, "g": 30}
 
@@ -32,6 +37,43 @@ _SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 _SECTION_TABLE_FIELDS = (slice(0x28, 0x30), slice(0x3C, 0x40))
 """``e_shoff``, and ``e_shnum`` with ``e_shstrndx``: what appending a section changes."""
 _SHT_PROGBITS, _SHN_LORESERVE = 1, 0xFF00
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedRoot:
+    """What a manifest says of an embedded file system.
+
+    Raises:
+        UserError: A value is not of the form that the runtime accepts.
+    """
+
+    commitment: str
+    """What only the right file system key has, 64 lower-case hex digits."""
+    digest: str = _NO_DIGEST
+    """What ``embedded_digest`` returns, 64 lower-case hex digits."""
+    key: str | None = None
+    """The file system key itself, where everybody may read the files."""
+
+    def __post_init__(self) -> None:
+        for name, value in self.document().items():
+            if not _DIGEST.fullmatch(value):
+                raise UserError(f"file_system.{name} is 64 lower-case hex digits, got {value!r}")
+
+    def document(self) -> dict[str, str]:
+        """Return what stands in the manifest."""
+        document = {"commitment": self.commitment, "digest": self.digest}
+        return document if self.key is None else {**document, "key": self.key}
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedFiles:
+    """An embedded file system as it goes into the binary; the packs, ``packs_size`` bytes, follow by themselves."""
+
+    index: bytes
+    digests: bytes
+    packs_size: int
+    commitment: str
+    key: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +92,13 @@ class LaunchManifest:
     """SHA-256 of the CAS key's SubjectPublicKeyInfo, 64 lower-case hex digits. Without it nothing is attested."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """The measured start-up variables, in normal form."""
-    mode: str = FILE_PROTECTION
+    file_system: EmbeddedRoot | None = None
+    """The embedded file system; None if it stands in files of its own."""
+
+    @property
+    def mode(self) -> str:
+        """Where the protected file system is."""
+        return FILE_PROTECTION if self.file_system is None else BINARY_FS
 
     def __post_init__(self) -> None:
         if not self.program.startswith("/") or "\0" in self.program:
@@ -60,8 +108,6 @@ class LaunchManifest:
         for name, digest in (("runtime", self.runtime), ("cas_key", self.cas_key)):
             if digest is not None and not _DIGEST.fullmatch(digest):
                 raise UserError(f"{name} is 64 lower-case hex digits, got {digest!r}")
-        if self.mode != FILE_PROTECTION:
-            raise UserError(f"the mode is {FILE_PROTECTION!r}, got {self.mode!r}")
         for name, value in self.variables.items():
             if normal_variable(name, value) != value:
                 raise UserError(f"{name} is not in normal form: {value!r}")
@@ -88,8 +134,29 @@ class LaunchManifest:
             variables={name: normal_variable(name, value) for name, value in variables.items()},
         )
 
-    def canonical_json(self) -> bytes:
-        """Return the manifest as canonical JSON: what stands in the section and is hashed."""
+    @classmethod
+    def parse(cls, content: bytes) -> LaunchManifest:
+        """Read a manifest.
+
+        Raises:
+            UntrustedDataError: It is not one that this version knows, or no canonical JSON.
+        """
+        try:
+            document = json.loads(content)
+            if document.pop("format") != FORMAT:
+                raise UntrustedDataError(f"the launch manifest is not of the format {FORMAT}")
+            mode = document.pop("mode")
+            if (root := document.get("file_system")) is not None:
+                document["file_system"] = EmbeddedRoot(**root)
+            manifest = cls(**document)
+        except (ValueError, RecursionError, AttributeError, KeyError, TypeError, UserError):
+            raise UntrustedDataError("the launch manifest is not one that this version knows") from None
+        if manifest.mode != mode or manifest.canonical_json() != content:
+            raise UntrustedDataError("the launch manifest is no canonical JSON, or of another mode")
+        return manifest
+
+    def document(self) -> dict[str, object]:
+        """Return the manifest as a JSON-ready document."""
         document: dict[str, object] = {
             "format": FORMAT,
             "mode": self.mode,
@@ -99,7 +166,13 @@ class LaunchManifest:
         }
         if self.cas_key is not None:
             document["cas_key"] = self.cas_key
-        return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        if self.file_system is not None:
+            document["file_system"] = self.file_system.document()
+        return document
+
+    def canonical_json(self) -> bytes:
+        """Return the manifest as canonical JSON: what stands in the section and is hashed."""
+        return json.dumps(self.document(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def measurement(manifest: LaunchManifest, *, environment: Mapping[str, str] | None = None) -> str:
@@ -112,9 +185,19 @@ def measurement(manifest: LaunchManifest, *, environment: Mapping[str, str] | No
     Raises:
         UserError: A variable of the environment has no value that the runtime accepts.
     """
-    given = environment or {}
-    variables = {name: normal_variable(name, given.get(name, value)) for name, value in manifest.variables.items()}
-    return hashlib.sha256(replace(manifest, variables=variables).canonical_json()).hexdigest()
+    return hashlib.sha256(with_variables(manifest, environment or {}).canonical_json()).hexdigest()
+
+
+def with_variables(manifest: LaunchManifest, environment: Mapping[str, str]) -> LaunchManifest:
+    """Return the manifest of a start: its variables have the values of the environment, where that has them.
+
+    Raises:
+        UserError: A variable of the environment has no value that the runtime accepts.
+    """
+    variables = {
+        name: normal_variable(name, environment.get(name, value)) for name, value in manifest.variables.items()
+    }
+    return replace(manifest, variables=variables)
 
 
 def normal_variable(name: str, value: str) -> str:
@@ -175,91 +258,104 @@ def sconified_binary(runtime: Path, manifest: LaunchManifest) -> bytes:
         UntrustedDataError: The file is no 64-bit little-endian ELF file, or has a manifest already.
         BugError: The manifest is that of another runtime.
     """
+    return _with_sections(_runtime_of(runtime, manifest), runtime, [(SECTION, manifest.canonical_json())])[0]
+
+
+def embedding_binary(runtime: Path, manifest: LaunchManifest, files: EmbeddedFiles) -> tuple[LaunchManifest, bytes]:
+    """Return the manifest with an embedded file system in it, and the sconified binary up to where the packs follow.
+
+    Behind the manifest stand the index, the digests of the chunks, both tables, and padding to a page.
+
+    Raises:
+        UntrustedDataError: The file is no 64-bit little-endian ELF file, or has a manifest already.
+        BugError: The manifest is that of another runtime.
+    """
+    original = _runtime_of(runtime, manifest)
+    root = EmbeddedRoot(commitment=files.commitment, key=files.key)
+    for _ in range(2):  # the digest has one length, so nothing moves when it is put in
+        manifest = replace(manifest, file_system=root)
+        contents = [
+            (SECTION, manifest.canonical_json()), (INDEX_SECTION, files.index), (DIGESTS_SECTION, files.digests)
+        ]  # fmt: skip
+        binary, end = _with_sections(original, runtime, contents, packs_size=files.packs_size)
+        root = replace(root, digest=embedded_digest(manifest, binary, end))
+    return manifest, binary
+
+
+def embedded_digest(manifest: LaunchManifest, head: bytes, end: int) -> str:
+    """Return the digest of an embedded file system: of all that stands before the packs and is not of the runtime.
+
+    Args:
+        manifest: The manifest; it counts as if the digest in it were zeros.
+        head: The binary up to its packs.
+        end: Where the manifest ends in it.
+    """
+    root = manifest.file_system
+    assert root is not None
+    digest = hashlib.sha256()
+    for changed in _SECTION_TABLE_FIELDS:
+        digest.update(head[changed])
+    digest.update(replace(manifest, file_system=replace(root, digest=_NO_DIGEST)).canonical_json())
+    digest.update(memoryview(head)[end:])
+    return digest.hexdigest()
+
+
+def _runtime_of(runtime: Path, manifest: LaunchManifest) -> bytes:
     original = runtime.read_bytes()
     if manifest.runtime != runtime_digest(original):
         raise BugError(f"the manifest is for the runtime {manifest.runtime}, not for {runtime}")
-    headers, names_index = _section_headers(original, runtime)
+    return original
+
+
+def _with_sections(
+    original: bytes, path: Path, contents: list[tuple[str, bytes]], *, packs_size: int | None = None
+) -> tuple[bytes, int]:
+    """Append sections; return the file and where the first of them ends.
+
+    With ``packs_size``, there is a last section of that size, which begins on the page where the file ends.
+    """
+    headers, names_index = section_headers(original, str(path))
     names_offset, names_size = headers[names_index][4:6]
     names = original[names_offset : names_offset + names_size]
-    if any(_name(names, header) == SECTION.encode() for header in headers):
-        raise UntrustedDataError(f"{runtime} has a launch manifest already")
-
+    if any(section_name(names, header) == SECTION.encode() for header in headers):
+        raise UntrustedDataError(f"{path} has a launch manifest already")
     output = bytearray(original + _padding(original))
-    content = manifest.canonical_json()
-    manifest_header = (len(names), _SHT_PROGBITS, 0, 0, len(output), len(content), 0, 0, 1, 0)
-    output += content
-    names += SECTION.encode() + b"\0"
+    first_end = len(output) + len(contents[0][1])
+
+    def header(name: str, offset: int, size: int, alignment: int) -> tuple[int, ...]:
+        nonlocal names
+        names += name.encode() + b"\0"
+        return (len(names) - len(name) - 1, _SHT_PROGBITS, 0, 0, offset, size, 0, 0, alignment, 0)
+
+    made = []
+    for name, content in contents:
+        made.append(header(name, len(output), len(content), 1))
+        output += content
+    if packs_size is not None:
+        after_names = len(output) + len(names) + len(PACKS_SECTION) + 1
+        table_end = -(-after_names // 8) * 8 + (len(headers) + len(made) + 1) * _SECTION_HEADER.size
+        made.append(header(PACKS_SECTION, -(-table_end // PAGE) * PAGE, packs_size, PAGE))
     headers[names_index] = (*headers[names_index][:4], len(output), len(names), *headers[names_index][6:])
     output += names
     output += _padding(output)
     table = len(output)
-    for header in (*headers, manifest_header):
-        output += _SECTION_HEADER.pack(*header)
+    for each in (*headers, *made):
+        output += _SECTION_HEADER.pack(*each)
     output[0x28:0x30] = struct.pack("<Q", table)
-    output[0x3C:0x3E] = struct.pack("<H", len(headers) + 1)
-    return bytes(output)
+    output[0x3C:0x3E] = struct.pack("<H", len(headers) + len(made))
+    if packs_size is not None:
+        output += bytes(-len(output) % PAGE)
+    return bytes(output), first_end
 
 
-def measure_binary(binary: bytes, *, environment: Mapping[str, str]) -> str:
-    """Return the measurement of a sconified binary as it runs: what it would print by ``SCONE_HASH=1``.
+def section_headers(elf: bytes, path: str) -> tuple[list[tuple[int, ...]], int]:
+    """Return the section headers of an ELF file and the number of the one of the names.
 
-    Args:
-        binary: The whole file.
-        environment: The environment of its start.
-
-    Raises:
-        UntrustedDataError: It is no sconified binary, or its manifest is not one that this version knows.
-        UserError: A variable of the environment has no value that the runtime accepts.
-    """
-    headers, names_index = _section_headers(binary, Path("the executable"))
-    names_offset, names_size = headers[names_index][4:6]
-    names = binary[names_offset : names_offset + names_size]
-    found = [header for header in headers if _name(names, header) == SECTION.encode()]
-    if len(found) != 1:
-        raise UntrustedDataError(f"the executable has {len(found)} launch manifests, expected one")
-    offset, size = found[0][4:6]
-    if offset + size > len(binary):
-        raise UntrustedDataError("the launch manifest ends outside of the executable")
-    try:
-        document = json.loads(binary[offset : offset + size])
-        if document.pop("format") != FORMAT:
-            raise UntrustedDataError(f"the launch manifest is not of the format {FORMAT}")
-        manifest = LaunchManifest(**{**document, "runtime": runtime_digest(binary[:offset])})
-    except (ValueError, RecursionError, AttributeError, KeyError, TypeError, UserError):
-        raise UntrustedDataError("the launch manifest is not one that this version knows") from None
-    return measurement(manifest, environment=environment)
-
-
-def read_manifest(binary: bytes, *, label: str) -> LaunchManifest:
-    """Return the launch manifest of a sconified binary.
-
-    Args:
-        binary: The content of the file.
-        label: What it is, for messages.
+    The fields of a header are those of ``Elf64_Shdr``: name, type, flags, address, offset, size, and so on.
 
     Raises:
-        UntrustedDataError: It is no sconified binary, or its manifest is malformed.
+        UntrustedDataError: The file is no 64-bit little-endian ELF file, or its table is not in it.
     """
-    headers, names_index = _section_headers(binary, Path(label))
-    names = binary[headers[names_index][4] : headers[names_index][4] + headers[names_index][5]]
-    found = [header for header in headers if _name(names, header) == SECTION.encode()]
-    if len(found) != 1:
-        raise UntrustedDataError(f"{label} has {len(found)} launch manifests, expected one: it is no sconified binary")
-    content = binary[found[0][4] : found[0][4] + found[0][5]]
-    try:
-        document = json.loads(content)
-        if document.pop("format") != FORMAT:
-            raise ValueError(f"its format is not {FORMAT}")
-        manifest = LaunchManifest(**document)
-    except (ValueError, TypeError, KeyError, AttributeError, UserError) as error:
-        raise UntrustedDataError(f"the launch manifest of {label} is malformed: {error}") from None
-    if manifest.canonical_json() != content:
-        raise UntrustedDataError(f"the launch manifest of {label} is not canonical")
-    return manifest
-
-
-def _section_headers(elf: bytes, path: Path) -> tuple[list[tuple[int, ...]], int]:
-    """Return the section headers of an ELF file and the number of the one of the names."""
     if len(elf) < _HEADER_SIZE or elf[:7] != b"\x7fELF\x02\x01\x01":
         raise UntrustedDataError(f"{path} is no 64-bit little-endian ELF file")
     (offset,) = struct.unpack_from("<Q", elf, 0x28)
@@ -271,7 +367,7 @@ def _section_headers(elf: bytes, path: Path) -> tuple[list[tuple[int, ...]], int
     return list(_SECTION_HEADER.iter_unpack(elf[offset:end])), names_index
 
 
-def _name(names: bytes, header: tuple[int, ...]) -> bytes:
+def section_name(names: bytes, header: tuple[int, ...]) -> bytes:
     """Return the name of a section."""
     return names[header[0] :].split(b"\0", 1)[0]
 

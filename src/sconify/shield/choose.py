@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from sconify.errors import UserError
@@ -22,6 +22,10 @@ from sconify.shield.regions import RegionKind
 
 MAX_PASSWD = 1 << 20
 """Bytes of ``/etc/passwd`` that are looked at."""
+
+
+MAX_EMBEDDED = 16 << 30
+"""Bytes of content that a binary may have embedded; registries refuse layers of 10 GB and more."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def choose(request: Request, native: Image, base: Image | None, *, warnings: Ite
         working_dir=working_directory,
     )
     environment = _environment(request, native)
-    planner = Planner(root)
+    planner = Planner(root, embedded=request.binary_fs)
     for warning in warnings:
         planner.warn(warning)
     _declare(planner, request, program, working_directory)
@@ -76,8 +80,11 @@ def choose(request: Request, native: Image, base: Image | None, *, warnings: Ite
     )
     if health is not None:
         planner.attach(program.path, ATTRIBUTE, health.attribute())
+    plan = planner.plan(None if base is None else base.root)
+    if request.binary_fs:
+        _check_embedded(plan, program)
     return Choice(
-        plan=planner.plan(None if base is None else base.root),
+        plan=plan,
         program=program,
         command=command.argv,
         working_directory=working_directory,
@@ -105,13 +112,24 @@ def _declare(planner: Planner, request: Request, program: Program, working_direc
         )
     for path in request.directories:
         planner.declare_directory(path, RegionKind.ENCRYPTED, flag="--dir")
+    for path in request.fs_directories:
+        planner.declare_directory(path, RegionKind.ENCRYPTED, flag="--fs-dir")
+    for path in request.fs_files:
+        planner.declare_file(path, RegionKind.ENCRYPTED, flag="--fs-file")
     for path in request.plain_directories:
-        planner.declare_directory(path, RegionKind.AUTHENTICATED, flag="--plain")
+        _declare_plain(planner, planner.declare_directory, path, flag="--plain", beside=request.binary_fs)
     for path in request.plain_files:
-        planner.declare_file(path, RegionKind.AUTHENTICATED, flag="--plain-file")
+        _declare_plain(planner, planner.declare_file, path, flag="--plain-file", beside=request.binary_fs)
     for path in request.host_paths:
         planner.declare_host_path(path)
     planner.declare_file(program.path, RegionKind.ENCRYPTED, flag="--binary")
+
+
+def _declare_plain(planner: Planner, declare: Callable[..., None], path: str, *, flag: str, beside: bool) -> None:
+    if beside:
+        planner.declare_beside(path, flag=flag)
+    else:
+        declare(path, RegionKind.AUTHENTICATED, flag=flag)
 
 
 def _declare_writable(planner: Planner, native: Image) -> None:
@@ -138,18 +156,22 @@ def _need(
     working_directory: str,
 ) -> None:
     """Take what the program needs and the user did not name."""
+    embeds_defaults = request.binary_fs and request.binary_fs_defaults
+    takes_defaults = embeds_defaults or not request.binary_fs
     modules = planner.shared_objects()
     service = service_of(root, program)
     if service is not None:
         libraries = service.libraries(root, program, environment=environment)
-        if request.service_libraries:
+        if request.service_libraries and takes_defaults:
             for inclusion in libraries.inclusions:
                 planner.need(inclusion.trail, inclusion.reason)
             modules.extend(libraries.modules)
         if request.binary_symlinks:
             for link in libraries.links:
                 planner.add(link, f"{service.name} is called by this name")
-    if request.shared_objects:
+    if embeds_defaults:
+        planner.all_shared_objects("a shared object of the native image")
+    if request.shared_objects and takes_defaults:
         _need_shared_objects(
             planner, root=root, program=program, environment=environment, working_directory=working_directory,
             modules=modules,
@@ -215,6 +237,18 @@ def _health_check(
                 modules=[],
             )  # fmt: skip
     return check
+
+
+def _check_embedded(plan: Plan, program: Program) -> None:
+    if plan.content_size > MAX_EMBEDDED:
+        raise UserError(
+            f"the embedded file system would have {plan.content_size} bytes, expected at most {MAX_EMBEDDED}",
+            remedy="embed less with --fs-dir, or give --disable-binary-fs-defaults, or leave --binary-fs out",
+        )
+    if plan.entries[program.path].kind is not RegionKind.ENCRYPTED:
+        raise UserError(
+            f"the binary {program.path} would be the host's: --host-path covers it", remedy="give another --host-path"
+        )
 
 
 def _home(native: Image) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sconify.errors import UserError
 from sconify.image.model import Entry, EntryType
@@ -50,6 +50,8 @@ class Plan:
     omitted: tuple[str, ...]
     """Paths of the native image that are in no region, sorted; directories are not counted."""
     warnings: tuple[str, ...]
+    beside: Mapping[str, Entry] = field(default_factory=dict)
+    """By path: what stands unprotected beside an embedded file system, and does not exist for the program."""
 
     @property
     def content_size(self) -> int:
@@ -68,8 +70,18 @@ class Planner:
     covers it, and is authenticated where there is none.
     """
 
-    def __init__(self, root: RootFileSystem) -> None:
+    def __init__(self, root: RootFileSystem, *, embedded: bool = False) -> None:
+        """Begin a plan.
+
+        Args:
+            root: The root file system of the native image.
+            embedded: Whether the files go into the binary: then all of them are encrypted, and nothing is the host's
+                but what the kernel gives and what the user allows.
+        """
         self._root = root
+        self._embedded = embedded
+        self._needed = RegionKind.ENCRYPTED if embedded else RegionKind.AUTHENTICATED
+        self._beside: dict[str, Entry] = {}
         self._regions = RegionMap()
         self._paths: dict[str, str] = {}
         self._added: dict[str, PlannedEntry] = {}
@@ -78,7 +90,7 @@ class Planner:
         self._warnings: list[str] = []
         for path in KERNEL_PATHS:
             self._regions.add(Region(path, RegionKind.HOST, "the kernel's"))
-        for path in ENGINE_FILES:
+        for path in () if embedded else ENGINE_FILES:
             self._regions.add(Region(path, RegionKind.HOST, "written by the container engine"))
 
     def declare_directory(self, path: str, kind: RegionKind, *, flag: str) -> None:
@@ -102,6 +114,16 @@ class Planner:
         if entry.type is EntryType.DIRECTORY:
             raise UserError(f"{flag}={path} is a directory in the native image", remedy="name a file of it")
         self._declare(entry.path, kind, flag=flag, given=path)
+
+    def declare_beside(self, path: str, *, flag: str) -> None:
+        """Put a file or directory beside the embedded file system, unprotected.
+
+        Raises:
+            UserError: If it is missing.
+        """
+        found = self._find(path, flag, noted=False)
+        for entry in self._root.walk(found.path):
+            self._beside[entry.path] = entry
 
     def declare_traced(self, paths: Iterable[str], *, reason: str) -> None:
         """Encrypt each file that a trace names; list its directories; pass over what the image does not have.
@@ -166,7 +188,7 @@ class Planner:
         """Take what the program needs: a file, or a directory with all below it, and each link on the way."""
         self._note(trail, reason)
         if trail.entry.type is EntryType.DIRECTORY and self._regions.region_of(trail.entry.path) is None:
-            self._regions.add(Region(trail.entry.path, RegionKind.AUTHENTICATED, reason))
+            self._regions.add(Region(trail.entry.path, self._needed, reason))
 
     def need_alone(self, path: str, reason: str) -> bool:
         """Take a file, or a directory without what is below it; return whether the native image has it."""
@@ -178,7 +200,13 @@ class Planner:
 
     def add(self, entry: Entry, reason: str) -> None:
         """Add a link or a directory that the native image does not have."""
-        self._added[entry.path] = PlannedEntry(entry, RegionKind.AUTHENTICATED, reason)
+        self._added[entry.path] = PlannedEntry(entry, self._needed, reason)
+
+    def all_shared_objects(self, reason: str) -> None:
+        """Take every shared object of the native image, by name, and the links to them."""
+        for entry in self._root.walk("/"):
+            if SHARED_OBJECT.search(entry.path) and entry.type in (EntryType.FILE, EntryType.SYMLINK):
+                self._paths.setdefault(entry.path, reason)
 
     def attach(self, path: str, name: str, value: bytes) -> None:
         """Give a path of the output an extended attribute, which only the index holds."""
@@ -202,13 +230,14 @@ class Planner:
         """Return the plan.
 
         Args:
-            base: The root file system of the base image, whose every path becomes authenticated; None for none.
+            base: The root file system of the base image, whose every path becomes authenticated; None for none. It
+                does not exist for a program with an embedded file system.
 
         Raises:
             BaseConflictError: If a chosen path can't stand on the base image.
         """
         entries: dict[str, PlannedEntry] = {}
-        if base is not None:
+        if base is not None and not self._embedded:
             for entry in base.walk("/"):
                 entries[entry.path] = PlannedEntry(entry, RegionKind.AUTHENTICATED, BASE_IMAGE)
         for region in self._regions:
@@ -221,7 +250,7 @@ class Planner:
         for path, reason in self._paths.items():
             if (found := self._root.lookup(path)) is not None:
                 region_of = self._regions.region_of(path)
-                kind = RegionKind.AUTHENTICATED if region_of is None else region_of.kind
+                kind = self._needed if region_of is None else region_of.kind
                 if kind is not RegionKind.HOST:
                     self._add(entries, PlannedEntry(found, kind, reason), chosen=False)
         for path, added in self._added.items():
@@ -234,12 +263,24 @@ class Planner:
         self._add_directories_above(entries)
         ordered = dict(sorted(entries.items(), key=lambda item: item[0].encode(errors="surrogateescape")))
         self._warn_of_dangling_links(ordered)
+        self._warn_of_beside()
         return Plan(
             regions=tuple(self._regions),
             entries=ordered,
             omitted=self._omitted(ordered),
             warnings=tuple(self._warnings),
+            beside=self._beside,
         )
+
+    def _warn_of_beside(self) -> None:
+        for path in self._beside:
+            region = self._regions.region_of(path)
+            if region is None:
+                self._warnings.append(
+                    f"{path} and what else --plain and --plain-file name do not exist for the program: give "
+                    "--host-path to let it see them as the host has them, or --fs-dir or --fs-file to embed them"
+                )
+                return
 
     def _declare(self, prefix: str, kind: RegionKind, *, flag: str, given: str) -> None:
         present = self._regions.add(Region(prefix, kind, f"{flag}={given}"))
@@ -249,14 +290,15 @@ class Planner:
                 remedy="give one of the two",
             )
 
-    def _find(self, path: str, flag: str) -> Entry:
+    def _find(self, path: str, flag: str, *, noted: bool = True) -> Entry:
         if not path.startswith("/"):
             raise UserError(f"{flag}={path} is not absolute", remedy=f"give {flag}=/{path}")
         try:
             trail = trace(self._root, path)
         except TrailError as error:
             raise UserError(f"{flag}={path}: {error.what}", remedy=f"correct {flag}") from None
-        self._note(trail, f"{flag}={path}")
+        if noted:
+            self._note(trail, f"{flag}={path}")
         return trail.entry
 
     def _note(self, trail: Trail, reason: str) -> None:
@@ -300,7 +342,7 @@ class Planner:
                 if entry is None or entry.type is not EntryType.DIRECTORY:
                     entry = Entry(path=above, type=EntryType.DIRECTORY, mode=0o755)
                 region = self._regions.region_of(above)
-                kind = RegionKind.AUTHENTICATED if region is None else region.kind
+                kind = self._needed if region is None else region.kind
                 entries[above] = PlannedEntry(entry, kind, "on the way to other paths")
 
     def _warn_of_dangling_links(self, entries: Mapping[str, PlannedEntry]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sconify import _shield
 from sconify.errors import ServiceError, UntrustedDataError
 from sconify.image.model import Entry, EntryType
-from sconify.shield.plan import Plan
+from sconify.shield.plan import Plan, PlannedEntry
 from sconify.shield.regions import Region, RegionKind, RegionMap
 
 DIRECTORY = "/.sconify"
@@ -20,7 +20,7 @@ INDEX = f"{DIRECTORY}/index"
 """Path of the index in the output image."""
 
 
-_PACKED = (RegionKind.ENCRYPTED, RegionKind.EPHEMERAL)
+PACKED = (RegionKind.ENCRYPTED, RegionKind.EPHEMERAL)
 """Kinds of regions whose files are in a pack."""
 
 _SINGLE_FILES = f"{DIRECTORY}/files"
@@ -72,34 +72,53 @@ def protect(plan: Plan, *, key: bytes, work: Path, progress: Callable[[int], Non
         built.append(pack)
         packs[name] = builder.add_pack(os.fsencode(name), os.fsencode(pack.image_path), str(pack.file))
     regions = RegionMap(plan.regions)
-    inodes: dict[tuple[int, int | None], int] = {}
-    for number, planned in enumerate(plan.entries.values(), start=1):
-        entry = planned.entry
-        place = regions.region_of(entry.path)
-        encrypted = planned.kind in _PACKED and entry.type is EntryType.FILE
-        pack_number = packs[_pack_of(plan, place)] if encrypted and place is not None else None
-        # Links of one file are one inode as long as they are stored in the same place.
-        inode = inodes.setdefault((entry.link_group, pack_number), number) if entry.link_group else number
-        _add_entry(builder, entry, inode=inode, pack=pack_number)
+
+    def pack_of(planned: PlannedEntry) -> int | None:
+        place = regions.region_of(planned.entry.path)
+        encrypted = planned.kind in PACKED and planned.entry.type is EntryType.FILE
+        return packs[_pack_of(plan, place)] if encrypted and place is not None else None
+
+    add_entries(builder, plan, pack_of)
     for path in plan.omitted:
         builder.add_omitted(os.fsencode(path))
     index = BuiltFile(INDEX, work / "index")
+    made = finish(builder, index.file, progress=progress)
+    return ProtectedFileSystem(index=index, packs=tuple(built), tag=made.tag)
+
+
+def add_entries(builder: _shield.Builder, plan: Plan, pack_of: Callable[[PlannedEntry], int | None]) -> None:
+    """Give a builder all entries of a plan; ``pack_of`` says in which pack each file goes, if in any."""
+    inodes: dict[tuple[int, int | None], int] = {}
+    for number, planned in enumerate(plan.entries.values(), start=1):
+        entry = planned.entry
+        pack_number = pack_of(planned)
+        # Links of one file are one inode as long as they are stored in the same place.
+        inode = inodes.setdefault((entry.link_group, pack_number), number) if entry.link_group else number
+        _add_entry(builder, entry, inode=inode, pack=pack_number)
+
+
+def finish(builder: _shield.Builder, index: Path, *, progress: Callable[[int], None]) -> _shield.Built:
+    """Write the packs and the index.
+
+    Raises:
+        UntrustedDataError: If a layer changed or ended while it was read.
+        ServiceError: If the disk is full or can't be read.
+    """
     try:
-        made = builder.finish(str(index.file), progress=progress)
+        return builder.finish(str(index), progress=progress)
     except OSError as error:
         raise ServiceError(
-            f"the protected file system can't be written to {work}: {error.strerror or error}",
+            f"the protected file system can't be written to {index.parent}: {error.strerror or error}",
             remedy="free some space, or let TMPDIR name a directory with more",
         ) from error
     except _shield.ShieldError as error:
         raise UntrustedDataError(f"the native image can't be protected: {error}") from error
-    return ProtectedFileSystem(index=index, packs=tuple(built), tag=made.tag)
 
 
 def _is_packed(plan: Plan, region: Region) -> bool:
     """Return whether a region has a pack: an ephemeral one only if the image has files there."""
     if region.kind is not RegionKind.EPHEMERAL:
-        return region.kind in _PACKED
+        return region.kind in PACKED
     regions = RegionMap(plan.regions)
     return any(
         planned.kind is RegionKind.EPHEMERAL

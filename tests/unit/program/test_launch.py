@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from hypothesis import strategies as st
 from sconify.errors import BugError, ServiceError, UntrustedDataError, UserError
 from sconify.program.launch import (
     SECTION,
+    EmbeddedRoot,
     LaunchManifest,
+    embedding_binary,
     measurement,
     normal_variable,
-    read_manifest,
     runtime_digest,
     runtime_path,
     sconified_binary,
 )
+from tests.vectors.make_launch import embedded_files
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "launch"
 RUNTIME = VECTORS / "runtime.elf"
@@ -50,8 +53,13 @@ def vector(request: pytest.FixtureRequest) -> dict[str, Any]:
 def test_vectors(vector: dict[str, Any]) -> None:
     manifest = manifest_of(vector)
     assert manifest.runtime == vector["runtime"]
+    if "embedded" in vector:
+        manifest, binary = embedding_binary(RUNTIME, manifest, embedded_files(vector["embedded"]))
+    else:
+        binary = sconified_binary(RUNTIME, manifest)
+    assert binary == base64.b64decode(vector["binary"])
     assert manifest.canonical_json().decode() == vector["manifest"]
-    assert sconified_binary(RUNTIME, manifest) == base64.b64decode(vector["binary"])
+    assert LaunchManifest.parse(manifest.canonical_json()) == manifest
     assert measurement(manifest, environment=vector["environment"]) == vector["measurement"]
 
 
@@ -114,7 +122,6 @@ def test_digest_leaves_out_the_section_table_only() -> None:
         {"runtime": "AB" * 32},
         {"runtime": ""},
         {"cas_key": "ab"},
-        {"mode": "binary-fs"},
         {"variables": {"SCONE_HEAP": "1G"}},
         {"variables": {"SCONE_MODE": "sim"}},
     ],
@@ -122,6 +129,31 @@ def test_digest_leaves_out_the_section_table_only() -> None:
 def test_values_that_the_runtime_refuses_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         sample(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"commitment": "zz"}, {"digest": ""}, {"key": "AB" * 32}])
+def test_values_of_an_embedded_file_system_that_the_runtime_refuses_are_refused(changes: dict[str, str]) -> None:
+    with pytest.raises(UserError):
+        EmbeddedRoot(**{"commitment": KEY, **changes})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"mode":"binary-fs"', '"mode":"file-protection"'),
+        lambda text: text.replace('"mode"', '"moda"'),
+        lambda text: text.replace("launch/1", "launch/2"),
+        lambda text: text + " ",
+        lambda text: text.replace('"file_system":{', '"file_system":{"more":"x",'),
+        lambda text: "[]",
+        lambda text: "{",
+        lambda text: "[" * 100_000,
+    ],
+)
+def test_other_manifests_are_not_read(change: Callable[[str], str]) -> None:
+    text = sample(file_system=EmbeddedRoot(commitment=KEY)).canonical_json().decode()
+    with pytest.raises(UntrustedDataError):
+        LaunchManifest.parse(change(text).encode())
 
 
 def test_everything_is_measured() -> None:
@@ -133,6 +165,10 @@ def test_everything_is_measured() -> None:
         sample(cas_key=None),
         sample(variables={"SCONE_FORK": "0"}),
         sample(variables={"SCONE_FORK": "1"}),
+        sample(file_system=EmbeddedRoot(commitment=KEY)),
+        sample(file_system=EmbeddedRoot(commitment="cd" * 32)),
+        sample(file_system=EmbeddedRoot(commitment=KEY, digest="cd" * 32)),
+        sample(file_system=EmbeddedRoot(commitment=KEY, key="cd" * 32)),
     ]
     assert len({measurement(manifest) for manifest in manifests}) == len(manifests)
 
@@ -238,16 +274,3 @@ class TestRealRuntime:
         assert done.stdout == ""
         assert done.stderr.startswith("[SCONE|FATAL] Could not read the launch manifest\n  Caused by: ")
         assert "To mend it: " in done.stderr
-
-
-def test_the_manifest_of_a_sconified_binary_comes_back(tmp_path: Path) -> None:
-    runtime = runtime_path()
-    manifest = LaunchManifest.for_runtime(
-        runtime, program="/usr/bin/x", cas_key="ab" * 32, variables={"SCONE_HEAP": "1G"}
-    )
-    assert read_manifest(sconified_binary(runtime, manifest), label="x") == manifest
-    with pytest.raises(UntrustedDataError, match="no sconified binary"):
-        read_manifest(runtime.read_bytes(), label="x")
-    spoiled = sconified_binary(runtime, manifest).replace(b'"format"', b'"farmot"')
-    with pytest.raises(UntrustedDataError, match="malformed"):
-        read_manifest(spoiled, label="x")

@@ -209,6 +209,48 @@ def test_what_may_be_loaded_or_run() -> None:
     assert [entry.path for entry in planner.shared_objects()] == ["/app/addon.node", "/app/tool", "/app/x.so.1"]
 
 
+def test_what_is_embedded_is_all_encrypted_and_nothing_else_is_the_hosts() -> None:
+    root = root_of(NATIVE)
+    planner = Planner(root, embedded=True)
+    planner.declare_directory("/app", ENCRYPTED, flag="--fs-dir")
+    planner.declare_file("/opt/outside", ENCRYPTED, flag="--fs-file")
+    planner.all_shared_objects("all")
+    planner.need(trace(root, "/lib/python"), "service library")
+    planner.need_alone("/bin/tool", "tool")
+    plan = planner.plan(root_of({"/etc/base": 1}))
+    assert kinds(plan) == dict.fromkeys(
+        ["/app/main.py", "/app/static/logo", "/app/link", "/bin/tool", "/lib", "/opt/outside", "/usr/lib/libc.so.6",
+         "/usr/lib/python/os.py"],
+        ENCRYPTED,
+    )  # fmt: skip
+
+
+def test_what_is_beside_is_not_embedded() -> None:
+    planner = Planner(root_of(NATIVE), embedded=True)
+    planner.declare_beside("/app", flag="--plain")
+    planner.declare_host_path("/app/static")
+    plan = planner.plan()
+    assert "/app/main.py" not in plan.entries
+    assert set(plan.beside) == {"/app", "/app/link", "/app/main.py", "/app/static", "/app/static/logo"}
+    assert any("--host-path" in warning for warning in plan.warnings)
+
+
+def test_what_is_beside_and_the_hosts_needs_no_warning() -> None:
+    planner = Planner(root_of(NATIVE), embedded=True)
+    planner.declare_beside("/app/static", flag="--plain")
+    planner.declare_host_path("/app/static")
+    assert planner.plan().warnings == ()
+
+
+def test_a_missing_directory_to_embed_names_its_flag() -> None:
+    planner = Planner(root_of(NATIVE), embedded=True)
+    with pytest.raises(UserError, match="--fs-dir=/nowhere"):
+        planner.declare_directory("/nowhere", ENCRYPTED, flag="--fs-dir")
+    planner.declare_directory("/app", ENCRYPTED, flag="--fs-dir")
+    with pytest.raises(UserError, match="would be both encrypted"):
+        planner.declare_host_path("/app")
+
+
 def test_a_writable_directory_is_ephemeral_with_what_the_image_has_there() -> None:
     planner = Planner(root_of({**NATIVE, "/run/app/seed": 3, "/var/data": "/srv/data", "/srv/data/db": 9}))
     assert planner.declare_writable("/run", reason="test") == "/run"

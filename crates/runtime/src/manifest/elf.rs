@@ -1,4 +1,7 @@
-//! Finds the launch manifest in the runtime's own ELF file and computes the digest of the runtime. No I/O.
+//! Finds the launch manifest, and the embedded file system if there is one, in the runtime's own ELF file, and computes the digests of what stands
+//! around them. No I/O.
+
+use std::ops::Range;
 
 use object::elf::FileHeader64;
 use object::read::elf::{ElfFile, FileHeader as _};
@@ -6,10 +9,18 @@ use object::{LittleEndian, Object as _, ObjectSection as _};
 use ring::digest::{Context, SHA256};
 
 /// The section that holds the launch manifest.
-const SECTION: &[u8] = b".sconify.manifest";
+const MANIFEST: &[u8] = b".sconify.manifest";
+/// The sections of an embedded file system: its index, the digests of all chunks, its packs.
+const INDEX: &[u8] = b".sconify.index";
+const DIGESTS: &[u8] = b".sconify.digests";
+const PACKS: &[u8] = b".sconify.packs";
 
-/// Header fields that appending a section changes: `e_shoff`, and `e_shnum` with `e_shstrndx`. They count as zero in the digest.
-const CHANGED_FIELDS: [std::ops::Range<usize>; 2] = [0x28..0x30, 0x3c..0x40];
+/// Header fields that appending a section changes: `e_shoff`, and `e_shnum` with `e_shstrndx`. They count as zero in the digest of the runtime.
+const CHANGED_FIELDS: [Range<usize>; 2] = [0x28..0x30, 0x3c..0x40];
+/// Bytes of a section header.
+const SECTION_HEADER: u64 = 64;
+/// What the packs are aligned to.
+const PAGE: u64 = 4096;
 
 /// Why a file has no usable launch manifest.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,42 +32,121 @@ pub enum ElfError {
     #[error("the file has no section .sconify.manifest")]
     Absent,
     /// Two manifests: which one counts is nobody's to guess.
-    #[error("the file has more than one section .sconify.manifest")]
-    Ambiguous,
+    #[error("the file has more than one section {0}")]
+    Ambiguous(String),
 }
 
-/// The launch manifest of a file, not yet parsed, and the digest of the runtime before it.
+/// The launch manifest of a file, not yet parsed, and what goes with it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Section<'a> {
+pub struct Sections<'a> {
     /// The content of the section.
     pub manifest: &'a [u8],
     /// SHA-256 of all that stands before the section, see docs/protocol.md section 1.
     pub runtime: [u8; 32],
+    /// The embedded file system.
+    pub embedded: Option<EmbeddedSections<'a>>,
 }
 
-/// Finds the manifest section of an ELF file and digests what stands before it.
-pub fn read(file: &[u8]) -> Result<Section<'_>, ElfError> {
+/// An embedded file system, all but its packs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EmbeddedSections<'a> {
+    /// The index, encrypted.
+    pub index: &'a [u8],
+    /// SHA-256 of each chunk, pack after pack.
+    pub digests: &'a [u8],
+    /// Where the packs stand in the file: up to its end.
+    pub packs: Range<u64>,
+    /// The header fields that lead to the sections.
+    fields: [&'a [u8]; 2],
+    /// All that stands between the manifest and the packs.
+    rest: &'a [u8],
+}
+
+impl EmbeddedSections<'_> {
+    /// SHA-256 of all that stands before the packs and is not of the runtime, see docs/protocol.md section 1; `manifest` is the one whose own digest is zeros.
+    pub fn digest(&self, manifest: &[u8]) -> [u8; 32] {
+        let [first, second] = self.fields;
+        let mut context = Context::new(&SHA256);
+        for part in [first, second, manifest, self.rest] {
+            context.update(part);
+        }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(context.finish().as_ref());
+        digest
+    }
+}
+
+/// How much of a file [`read`] needs, by its ELF header: everything up to the packs, or all of it.
+pub fn head_length(header: &[u8; 64]) -> u64 {
+    let table = u64::from_le_bytes(header[0x28..0x30].try_into().expect("8 bytes"));
+    let count = u16::from_le_bytes(header[0x3c..0x3e].try_into().expect("2 bytes"));
+    table
+        .saturating_add(u64::from(count) * SECTION_HEADER)
+        .checked_next_multiple_of(PAGE)
+        .unwrap_or(u64::MAX)
+}
+
+/// Finds the sections of an ELF file, of which `head` is the first part, and digests what stands around them.
+pub fn read(head: &[u8]) -> Result<Sections<'_>, ElfError> {
     let malformed = |error: object::Error| ElfError::Malformed(error.to_string());
-    let elf = ElfFile::<FileHeader64<LittleEndian>>::parse(file).map_err(malformed)?;
+    let broken = |reason: &str| ElfError::Malformed(reason.to_owned());
+    let elf = ElfFile::<FileHeader64<LittleEndian>>::parse(head).map_err(malformed)?;
     elf.elf_header().endian().map_err(malformed)?;
 
-    let mut found = None;
+    let mut found = [None, None, None, None];
     for section in elf.sections() {
-        if section.name_bytes().map_err(malformed)? == SECTION && found.replace(section).is_some() {
-            return Err(ElfError::Ambiguous);
+        let name = section.name_bytes().map_err(malformed)?;
+        let known = [MANIFEST, INDEX, DIGESTS, PACKS];
+        if let Some(at) = known.iter().position(|known| *known == name) {
+            let (offset, size) = section
+                .file_range()
+                .ok_or_else(|| broken("a section of ours has no place in the file"))?;
+            let end = offset
+                .checked_add(size)
+                .ok_or_else(|| broken("a section of ours is too big"))?;
+            if found[at].replace(offset..end).is_some() {
+                return Err(ElfError::Ambiguous(
+                    String::from_utf8_lossy(name).into_owned(),
+                ));
+            }
         }
     }
-    let section = found.ok_or(ElfError::Absent)?;
-    let manifest = section.data().map_err(malformed)?;
-    let start = section
-        .file_range()
-        .and_then(|(offset, _)| usize::try_from(offset).ok())
-        .and_then(|offset| file.get(..offset))
+    let bytes = |range: &Range<u64>| {
+        let start = usize::try_from(range.start).ok()?;
+        head.get(start..usize::try_from(range.end).ok()?)
+    };
+    let outside = || broken("a section of ours is outside of the file");
+    let [manifest, index, digests, packs] = found;
+    let manifest = manifest.ok_or(ElfError::Absent)?;
+    let before = bytes(&(0..manifest.start))
         .filter(|before| before.len() >= CHANGED_FIELDS[1].end)
-        .ok_or_else(|| ElfError::Malformed("the manifest overlaps the ELF header".to_owned()))?;
-    Ok(Section {
-        manifest,
-        runtime: digest(start),
+        .ok_or_else(|| broken("the manifest overlaps the ELF header"))?;
+    let embedded = match (index, digests, packs) {
+        (None, None, None) => None,
+        (Some(index), Some(digests), Some(packs)) => {
+            let is_in_order = manifest.end == index.start
+                && index.end == digests.start
+                && digests.end <= packs.start
+                && packs.start == head.len() as u64;
+            if !is_in_order {
+                return Err(broken(
+                    "the sections of the embedded file system are not where they belong",
+                ));
+            }
+            Some(EmbeddedSections {
+                index: bytes(&index).ok_or_else(outside)?,
+                digests: bytes(&digests).ok_or_else(outside)?,
+                fields: CHANGED_FIELDS.map(|field| &head[field]),
+                rest: bytes(&(manifest.end..packs.start)).ok_or_else(outside)?,
+                packs,
+            })
+        }
+        _ => return Err(broken("a section of the embedded file system is missing")),
+    };
+    Ok(Sections {
+        manifest: bytes(&manifest).ok_or_else(outside)?,
+        runtime: digest(before),
+        embedded,
     })
 }
 
@@ -117,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_manifest_is_found_and_what_stands_before_it_is_digested() {
-        let file = elf(&[(b".text", b"code"), (SECTION, b"{}")]);
+        let file = elf(&[(b".text", b"code"), (MANIFEST, b"{}")]);
         let section = read(&file).unwrap();
         assert_eq!(section.manifest, b"{}");
         let mut before = file[..68].to_vec();
@@ -131,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_changed_byte_of_the_runtime_changes_the_digest() {
-        let file = elf(&[(b".text", b"code"), (SECTION, b"{}")]);
+        let file = elf(&[(b".text", b"code"), (MANIFEST, b"{}")]);
         let mut changed = file.clone();
         changed[65] ^= 1;
         assert_ne!(
@@ -149,13 +239,16 @@ mod tests {
 
     #[test]
     fn two_manifests_are_refused() {
-        let file = elf(&[(SECTION, b"{}"), (SECTION, b"{}")]);
-        assert_eq!(read(&file), Err(ElfError::Ambiguous));
+        let file = elf(&[(MANIFEST, b"{}"), (MANIFEST, b"{}")]);
+        assert_eq!(
+            read(&file),
+            Err(ElfError::Ambiguous(".sconify.manifest".to_owned()))
+        );
     }
 
     #[test]
     fn a_manifest_over_the_header_is_refused() {
-        let mut file = elf(&[(SECTION, b"{}")]);
+        let mut file = elf(&[(MANIFEST, b"{}")]);
         let table = file.len() - 3 * 64;
         file[table + 64 + 24..table + 64 + 32].copy_from_slice(&0x20u64.to_le_bytes());
         assert!(matches!(read(&file), Err(ElfError::Malformed(_))));
@@ -169,11 +262,11 @@ mod tests {
 
         #[test]
         fn no_damage_makes_it_panic_or_read_beyond_the_file(at in 0usize..400, value: u8) {
-            let mut file = elf(&[(b".text", b"code"), (SECTION, b"{}")]);
+            let mut file = elf(&[(b".text", b"code"), (MANIFEST, b"{}")]);
             let at = at % file.len();
             file[at] = value;
-            if let Ok(section) = read(&file) {
-                prop_assert!(section.manifest.len() <= file.len());
+            if let Ok(sections) = read(&file) {
+                prop_assert!(sections.manifest.len() <= file.len());
             }
         }
     }

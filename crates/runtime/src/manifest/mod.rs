@@ -3,15 +3,18 @@
 mod elf;
 mod variables;
 
+use std::ops::Range;
+
 use ring::digest::{digest, SHA256};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::executor::Dlopen;
-pub use elf::ElfError;
+pub use elf::{head_length, ElfError};
 pub use variables::{InvalidVariable, Variables};
 
 const FORMAT: &str = "sconify-launch/1";
 const FILE_PROTECTION: &str = "file-protection";
+const BINARY_FS: &str = "binary-fs";
 
 /// Why the launch manifest of a file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +38,14 @@ pub enum ManifestError {
         /// Its value.
         got: String,
     },
+    /// The mode and what is embedded do not go together.
+    #[error("the launch manifest's mode is {mode:?}, but {what}")]
+    Embedded {
+        /// The mode.
+        mode: String,
+        /// What does not go with it.
+        what: &'static str,
+    },
     /// The image is bound to no CAS.
     #[error("the launch manifest names no CAS key, so there is no CAS to trust")]
     NoCasKey,
@@ -57,6 +68,12 @@ struct Fields {
         skip_serializing_if = "Option::is_none"
     )]
     cas_key: Option<String>,
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    file_system: Option<FileSystemFields>,
     format: String,
     mode: String,
     program: String,
@@ -64,19 +81,76 @@ struct Fields {
     variables: Variables,
 }
 
+/// What the manifest says of an embedded file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileSystemFields {
+    commitment: String,
+    digest: String,
+    /// The key itself, where everybody may read the files.
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    key: Option<String>,
+}
+
+/// An embedded file system, as far as the manifest and the sections say; nothing of it is verified but by the measurement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbeddedFiles {
+    /// The index, encrypted.
+    pub index: Vec<u8>,
+    /// SHA-256 of each chunk, pack after pack.
+    pub digests: Vec<[u8; 32]>,
+    /// Where the packs stand in the file: up to its end.
+    pub packs: Range<u64>,
+    /// What only the file system key has.
+    pub commitment: [u8; 32],
+}
+
 impl Manifest {
-    /// Reads the manifest of an ELF file, with the digest of the runtime that the file really has.
+    /// Reads the manifest of an ELF file, with the digests of the runtime and of the embedded file system that the file really has.
     ///
-    /// `environment` gives the value of an environment variable, or None if it is not set.
+    /// `head` are its first [`head_length`] bytes; `environment` gives the value of an environment variable, or None if it is not set.
     pub fn of_elf(
-        file: &[u8],
+        head: &[u8],
         environment: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, ManifestError> {
-        let section = elf::read(file)?;
-        let mut fields = Fields::parse(section.manifest)?;
-        fields.runtime = hex::encode(section.runtime);
+    ) -> Result<(Self, Option<EmbeddedFiles>), ManifestError> {
+        let sections = elf::read(head)?;
+        let mut fields = Fields::parse(sections.manifest)?;
+        let undigested = fields.undigested();
+        fields.runtime = counted(&fields.runtime, &sections.runtime);
         fields.variables = fields.variables.overridden(environment)?;
-        Ok(Self(fields))
+        let embedded = match (&mut fields.file_system, sections.embedded) {
+            (Some(file_system), Some(embedded)) => {
+                file_system.digest = counted(&file_system.digest, &embedded.digest(&undigested));
+                let digests = embedded.digests.chunks_exact(SHA256.output_len());
+                if !digests.remainder().is_empty() {
+                    return Err(ElfError::Malformed("the digests have a part of one".into()).into());
+                }
+                Some(EmbeddedFiles {
+                    index: embedded.index.to_vec(),
+                    digests: digests
+                        .map(|digest| digest.try_into().expect("cut to this length"))
+                        .collect(),
+                    packs: embedded.packs,
+                    commitment: digest_of_hex(&file_system.commitment)
+                        .expect("it has been checked"),
+                })
+            }
+            (None, None) => None,
+            (declared, _) => {
+                return Err(ManifestError::Embedded {
+                    what: match declared {
+                        Some(_) => "nothing is embedded",
+                        None => "a file system is embedded",
+                    },
+                    mode: fields.mode,
+                })
+            }
+        };
+        Ok((Self(fields), embedded))
     }
 
     /// A manifest of no file.
@@ -84,6 +158,7 @@ impl Manifest {
     pub fn sample(program: &str) -> Self {
         Self(Fields {
             cas_key: None,
+            file_system: None,
             format: FORMAT.to_owned(),
             mode: FILE_PROTECTION.to_owned(),
             program: program.to_owned(),
@@ -152,15 +227,38 @@ impl Fields {
         if fields.format != FORMAT {
             return Err(unexpected("format", FORMAT, &fields.format));
         }
-        if fields.mode != FILE_PROTECTION {
-            return Err(unexpected("mode", FILE_PROTECTION, &fields.mode));
-        }
+        let file_system = match (fields.mode.as_str(), &fields.file_system) {
+            (FILE_PROTECTION, None) => None,
+            (BINARY_FS, Some(file_system)) => Some(file_system),
+            (FILE_PROTECTION | BINARY_FS, _) => {
+                let what = "key \"file_system\" belongs to the other mode";
+                return Err(ManifestError::Embedded {
+                    mode: fields.mode,
+                    what,
+                });
+            }
+            (other, _) => {
+                return Err(unexpected("mode", "file-protection or binary-fs", other));
+            }
+        };
         if !fields.program.starts_with('/') || fields.program.contains('\0') {
             return Err(unexpected("program", "an absolute path", &fields.program));
         }
         for (key, value) in [
             ("cas_key", fields.cas_key.as_deref()),
             ("runtime", Some(fields.runtime.as_str())),
+            (
+                "file_system.commitment",
+                file_system.map(|it| it.commitment.as_str()),
+            ),
+            (
+                "file_system.digest",
+                file_system.map(|it| it.digest.as_str()),
+            ),
+            (
+                "file_system.key",
+                file_system.and_then(|it| it.key.as_deref()),
+            ),
         ] {
             if let Some(got) = value.filter(|value| digest_of_hex(value).is_none()) {
                 return Err(unexpected(key, "64 lower-case hex digits", got));
@@ -170,8 +268,27 @@ impl Fields {
         Ok(fields)
     }
 
+    /// The manifest whose digest of the embedded file system is zeros, as that is taken.
+    fn undigested(&self) -> Vec<u8> {
+        let mut fields = self.clone();
+        if let Some(file_system) = &mut fields.file_system {
+            file_system.digest = "0".repeat(64);
+        }
+        fields.canonical()
+    }
+
     fn canonical(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("strings serialise")
+    }
+}
+
+/// The digest that counts in the measurement: the computed one, and after a comma the one that stands in the manifest if it is another.
+fn counted(stated: &str, computed: &[u8; 32]) -> String {
+    let computed = hex::encode(computed);
+    if stated == computed {
+        computed
+    } else {
+        format!("{computed},{stated}")
     }
 }
 

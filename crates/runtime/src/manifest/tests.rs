@@ -44,7 +44,7 @@ fn vectors() -> Vec<Vector> {
 fn the_vectors_are_measured_as_python_measures_them() {
     for vector in vectors() {
         let binary = BASE64_STANDARD.decode(&vector.binary).unwrap();
-        let manifest =
+        let (manifest, _) =
             Manifest::of_elf(&binary, |name| vector.environment.get(name).cloned()).unwrap();
         assert_eq!(hex::encode(manifest.measurement()), vector.measurement);
         assert_eq!(manifest.runtime(), vector.runtime);
@@ -64,19 +64,15 @@ fn every_changed_byte_before_the_section_table_changes_the_measurement_or_is_ref
         .find(|vector| vector.environment.is_empty())
         .unwrap();
     let binary = BASE64_STANDARD.decode(&vector.binary).unwrap();
-    let of = |text: &str| {
-        let at = binary
-            .windows(text.len())
-            .rposition(|bytes| bytes == text.as_bytes());
-        at.unwrap()..at.unwrap() + text.len()
-    };
-    let manifest = of(&vector.manifest);
-    // The header fields are not measured, and the digest that stands in the manifest gives way to the one that is computed.
-    let free = [0x28..0x30, 0x3c..0x40, of(&vector.runtime)];
-    for at in (0..manifest.end).filter(|at| !free.iter().any(|range| range.contains(at))) {
+    let json = vector.manifest.as_bytes();
+    let start = binary.windows(json.len()).rposition(|bytes| bytes == json);
+    let end = start.unwrap() + json.len();
+    // Without an embedded file system, the header fields that lead to the manifest are not measured.
+    let free = [0x28..0x30, 0x3c..0x40];
+    for at in (0..end).filter(|at| !free.iter().any(|range| range.contains(at))) {
         let mut changed = binary.clone();
         changed[at] ^= 1;
-        if let Ok(manifest) = Manifest::of_elf(&changed, |_| None) {
+        if let Ok((manifest, _)) = Manifest::of_elf(&changed, |_| None) {
             assert_ne!(
                 hex::encode(manifest.measurement()),
                 vector.measurement,
@@ -84,6 +80,54 @@ fn every_changed_byte_before_the_section_table_changes_the_measurement_or_is_ref
             );
         }
     }
+}
+
+#[test]
+fn every_changed_byte_before_embedded_packs_changes_the_measurement_or_is_refused() {
+    let vectors = vectors();
+    let embedded = vectors
+        .iter()
+        .filter(|vector| vector.manifest.contains("binary-fs"));
+    for vector in embedded {
+        let binary = BASE64_STANDARD.decode(&vector.binary).unwrap();
+        for at in 0..binary.len() {
+            let mut changed = binary.clone();
+            changed[at] ^= 1;
+            let environment = |name: &str| vector.environment.get(name).cloned();
+            if let Ok((manifest, _)) = Manifest::of_elf(&changed, environment) {
+                let measurement = hex::encode(manifest.measurement());
+                assert_ne!(measurement, vector.measurement, "byte {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_embedded_file_system_is_found() {
+    let vectors = vectors();
+    let embedded = |key: &str| {
+        let vector = vectors
+            .iter()
+            .find(|vector| vector.manifest.contains("binary-fs") && vector.manifest.contains(key));
+        let binary = BASE64_STANDARD.decode(&vector.unwrap().binary).unwrap();
+        let header = binary.first_chunk().unwrap();
+        assert_eq!(head_length(header), binary.len() as u64);
+        Manifest::of_elf(&binary, |_| None).unwrap().1.unwrap()
+    };
+    let files = embedded(r#""file_system":{"commitment":"cd"#);
+    assert_eq!(files.commitment, [0xcd; 32]);
+    assert_eq!(files.packs.start, 4096);
+    assert!(files.index == b"an index" && files.digests.len() == 2 || files.index == b"odd");
+    assert_eq!(embedded(r#""key":"0000"#).digests, Vec::<[u8; 32]>::new());
+}
+
+#[test]
+fn a_mode_without_what_belongs_to_it_is_refused() {
+    let other = JSON.replace("file-protection", "binary-fs");
+    assert!(matches!(
+        Fields::parse(other.as_bytes()),
+        Err(ManifestError::Embedded { .. })
+    ));
 }
 
 #[test]

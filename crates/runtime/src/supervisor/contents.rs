@@ -11,7 +11,7 @@ use rustix::fs::{
     MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags, CWD,
 };
 use rustix::io::{pread, Errno};
-use sconify_shield::{read_plain, EntryId, Index, Kind, ShieldError, Storage};
+use sconify_shield::{read_plain, EntryId, Kind, ShieldError, Storage};
 
 use crate::failure::Failure;
 use crate::kernel::mapping;
@@ -96,13 +96,13 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Prepares to serve the packs of an index with about `budget` bytes of memory and `files` descriptors beyond what is in use.
+    /// Prepares to serve packs with about `budget` bytes of memory and `files` descriptors beyond what is in use.
     ///
     /// # Errors
     /// What making a memory file gives, `EACCES` where `vm.memfd_noexec` is 2.
-    pub fn new(index: &Index, budget: u64, files: u64) -> Result<Self, Errno> {
+    pub fn new(packs: Packs, budget: u64, files: u64) -> Result<Self, Errno> {
         Ok(Self {
-            packs: Packs::new(index),
+            packs,
             slots: Mutex::default(),
             nodes: RwLock::default(),
             device: fstat(create(b"probe")?)?.st_dev,
@@ -457,7 +457,7 @@ mod tests {
     use std::ops::ControlFlow;
 
     use sconify_shield::build::{Builder, Content, Metadata};
-    use sconify_shield::{FileSystemKey, RegionKind};
+    use sconify_shield::{FileSystemKey, Index, RegionKind};
 
     use super::*;
 
@@ -518,7 +518,8 @@ mod tests {
     #[test]
     fn files_that_nobody_has_open_are_dropped_and_made_again() {
         let (tree, pack) = tree("evict", 100);
-        let contents = Contents::new(tree.index(), 20 * SIZE as u64, 1000).unwrap();
+        let contents =
+            Contents::new(Packs::new(tree.index(), None), 20 * SIZE as u64, 1000).unwrap();
         let held = contents
             .get(&tree, node(&tree, 0), Form::Data)
             .unwrap()
@@ -548,7 +549,7 @@ mod tests {
     #[test]
     fn few_descriptors_make_files_dear() {
         let (tree, pack) = tree("dear", 50);
-        let contents = Contents::new(tree.index(), 1 << 30, 10).unwrap();
+        let contents = Contents::new(Packs::new(tree.index(), None), 1 << 30, 10).unwrap();
         for number in 0..50 {
             contents
                 .get(&tree, node(&tree, number), Form::Data)
@@ -561,7 +562,7 @@ mod tests {
     #[test]
     fn memory_files_can_not_be_written() {
         let (tree, pack) = tree("sealed", 1);
-        let contents = Contents::new(tree.index(), 1 << 20, 10).unwrap();
+        let contents = Contents::new(Packs::new(tree.index(), None), 1 << 20, 10).unwrap();
         let file = contents.get(&tree, node(&tree, 0), Form::Data).unwrap();
         let writable = file.reopen(OFlags::RDWR).unwrap();
         assert_eq!(rustix::io::write(&writable, b"x"), Err(Errno::PERM));

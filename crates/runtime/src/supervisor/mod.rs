@@ -11,6 +11,7 @@ mod attributes;
 mod call;
 mod contents;
 mod directories;
+mod embedded;
 mod execute;
 pub mod health;
 mod init;
@@ -41,7 +42,7 @@ use rustix::fs::{statfs, FileType, OFlags};
 use rustix::io::Errno;
 use sconify_shield::{Index, ShieldError};
 
-use crate::executor::{Dlopen, Executor, ExitStatus, Launch};
+use crate::executor::{Dlopen, Executor, ExitStatus, FileSystem, Launch, Origin};
 use crate::kernel::filter::{self, Rules};
 use crate::kernel::notify::Listener;
 use crate::kernel::process::{self, Image, StartError};
@@ -49,8 +50,10 @@ use crate::kernel::signal::SignalMask;
 use crate::kernel::standby::Standby;
 
 use contents::{Contents, Form};
+use embedded::EmbeddedPacks;
 use execute::Plan;
 use objects::Objects;
+use packs::Packs;
 use task::Memories;
 use tree::{Name, Node, Place, Tree};
 use writable::Inode;
@@ -176,14 +179,13 @@ impl Executor for Supervisor {
         }
         process::protect_self();
         let mask = SignalMask::block_all();
-        let index = open_index(&launch)?;
-        let contents = Contents::new(&index, budget(), process::descriptor_ceiling() / 2).map_err(
-            |error| {
+        let (index, packs) = open_file_system(launch.file_system, &launch.program)?;
+        let contents =
+            Contents::new(packs, budget(), process::descriptor_ceiling() / 2).map_err(|error| {
                 unsupported(format!(
                     "executable memory files can't be made ({error}); is vm.memfd_noexec 2?"
                 ))
-            },
-        )?;
+            })?;
         let memories = usize::try_from(process::descriptor_ceiling() / 4).unwrap_or(usize::MAX);
         let tree = Tree::new(index, launch.injected_files, memories);
 
@@ -360,23 +362,50 @@ fn open_working_directory(tree: &Tree, path: &[u8]) -> Result<OwnedFd, Superviso
     })
 }
 
-fn open_index(launch: &Launch) -> Result<Index, SupervisorError> {
-    let path = || String::from_utf8_lossy(&launch.file_system.index_path).into_owned();
+fn open_file_system(
+    file_system: FileSystem,
+    program: &[u8],
+) -> Result<(Index, Packs), SupervisorError> {
+    let path = match &file_system.origin {
+        Origin::Disk(path) => path,
+        Origin::Embedded(_) => program,
+    };
+    let path = String::from_utf8_lossy(path).into_owned();
+    let not_verified = |source| SupervisorError::NotVerified {
+        path: path.clone(),
+        source,
+    };
     let unreadable = |reason: String| SupervisorError::Index {
-        path: path(),
+        path: path.clone(),
         reason,
     };
-    let mut file = contents::open_regular(&launch.file_system.index_path)
-        .map_err(|error| unreadable(error.to_string()))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)
-        .map_err(|error| unreadable(error.to_string()))?;
-    Index::open(&bytes, &launch.file_system.key, &launch.file_system.tag).map_err(|source| {
-        SupervisorError::NotVerified {
-            path: path(),
-            source,
+    let open =
+        |bytes: &[u8]| Index::open(bytes, &file_system.key, &file_system.tag).map_err(not_verified);
+    match file_system.origin {
+        Origin::Disk(path) => {
+            let mut file =
+                contents::open_regular(&path).map_err(|error| unreadable(error.to_string()))?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)
+                .map_err(|error| unreadable(error.to_string()))?;
+            let index = open(&bytes)?;
+            let packs = Packs::new(&index, None);
+            Ok((index, packs))
         }
-    })
+        Origin::Embedded(embedded) => {
+            if file_system.key.commitment() != embedded.commitment {
+                return Err(not_verified(ShieldError::BadKey {
+                    what: "the file system key",
+                    got: "another one".to_owned(),
+                    expected: "the one that the launch manifest commits to",
+                }));
+            }
+            let index = open(&embedded.index)?;
+            let packs = EmbeddedPacks::new(&index, embedded).map_err(unreadable)?;
+            let packs = Packs::new(&index, Some(packs));
+            Ok((index, packs))
+        }
+    }
 }
 
 fn is_file_system(path: &str, magic: i64) -> bool {

@@ -1,7 +1,6 @@
 //! The packs on the disk, opened at their first use. Small files share chunks, and programs open the files of a directory together: so the last few chunks are kept.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::available_parallelism;
@@ -10,6 +9,7 @@ use rustix::io::Errno;
 use sconify_shield::{Entry, Index, PackReader, CHUNK_SIZE};
 
 use super::contents::{open_regular, ContentError};
+use super::embedded::{EmbeddedPacks, PackSource};
 
 /// How many decrypted chunks are kept.
 const KEPT: usize = 16;
@@ -20,16 +20,19 @@ type Chunk = Arc<Vec<u8>>;
 
 /// The packs of one index.
 pub struct Packs {
-    readers: Vec<OnceLock<PackReader<File>>>,
+    readers: Vec<OnceLock<PackReader<PackSource>>>,
+    /// Where they are embedded, if not in files of their own.
+    embedded: Option<EmbeddedPacks>,
     /// Pack, number and plaintext; the latest used last.
     recent: Mutex<VecDeque<(u32, u32, Chunk)>>,
 }
 
 impl Packs {
     /// The packs of an index, none of them opened yet.
-    pub fn new(index: &Index) -> Self {
+    pub fn new(index: &Index, embedded: Option<EmbeddedPacks>) -> Self {
         Self {
             readers: index.packs().iter().map(|_| OnceLock::new()).collect(),
+            embedded,
             recent: Mutex::default(),
         }
     }
@@ -69,7 +72,7 @@ impl Packs {
 
     fn chunk(
         &self,
-        reader: &PackReader<File>,
+        reader: &PackReader<PackSource>,
         pack: u32,
         number: u32,
     ) -> Result<Chunk, ContentError> {
@@ -105,13 +108,18 @@ impl Packs {
         Ok(chunk)
     }
 
-    fn reader(&self, index: &Index, number: u32) -> Result<&PackReader<File>, ContentError> {
+    fn reader(&self, index: &Index, number: u32) -> Result<&PackReader<PackSource>, ContentError> {
         let cell = self.readers.get(number as usize).ok_or(Errno::IO)?;
         if let Some(reader) = cell.get() {
             return Ok(reader);
         }
-        let path = index.packs()[number as usize].file();
-        let reader = PackReader::open(open_regular(path)?, index, number)?;
+        let reader = match &self.embedded {
+            Some(embedded) => embedded.open(index, number)?,
+            None => {
+                let file = open_regular(index.packs()[number as usize].file())?;
+                PackReader::open(PackSource::Disk(file), index, number)?
+            }
+        };
         Ok(cell.get_or_init(|| reader))
     }
 }

@@ -1,5 +1,6 @@
 //! Building indexes and packs: collect entries, lay their contents out, seal the packs, encode the index.
 
+mod cache;
 mod digest;
 mod encode;
 mod layout;
@@ -17,6 +18,7 @@ use crate::index::{RegionKind, BODY_LIMIT};
 use crate::keys::{FileSystemKey, RootTag};
 use crate::path;
 use crate::read_at::ReadAt;
+pub use cache::{CompressionCache, Store};
 use layout::Layout;
 use progress::Progress;
 
@@ -84,6 +86,8 @@ pub struct Built {
     pub entries: u32,
     /// One for each pack, by number.
     pub packs: Vec<PackStatistics>,
+    /// SHA-256 of each chunk as it is stored, by pack and number; empty unless [`Builder::digest_chunks`] asked for it.
+    pub digests: Vec<[u8; 32]>,
 }
 
 /// The size of a pack that was written.
@@ -110,6 +114,8 @@ pub struct Builder<S> {
     packs: Vec<NewPack>,
     entries: BTreeMap<Vec<u8>, NewEntry<S>>,
     omitted: BTreeSet<Vec<u8>>,
+    digests: bool,
+    cache: Option<CompressionCache>,
 }
 
 impl<S: ReadAt + Sync> Builder<S> {
@@ -121,7 +127,19 @@ impl<S: ReadAt + Sync> Builder<S> {
             packs: Vec::new(),
             entries: BTreeMap::new(),
             omitted: BTreeSet::new(),
+            digests: false,
+            cache: None,
         }
+    }
+
+    /// Has [`Builder::finish`] compute [`Built::digests`].
+    pub fn digest_chunks(&mut self) {
+        self.digests = true;
+    }
+
+    /// Lets a cache remember how contents compress. The result is the same with and without.
+    pub fn use_cache(&mut self, cache: CompressionCache) {
+        self.cache = Some(cache);
     }
 
     /// Declares a region; `reason` is for people.
@@ -240,20 +258,19 @@ impl<S: ReadAt + Sync> Builder<S> {
         let layout = Layout::new(&self)?;
         encode::check(&self, &layout)?;
         let hashes = digest::hash_plain_files(&layout, threads, &mut progress)?;
-        let mut chunks = Vec::with_capacity(self.packs.len());
-        let mut statistics = Vec::with_capacity(self.packs.len());
-        for ((pack, content), output) in self.packs.iter().zip(&layout.packs).zip(outputs) {
-            let sealed =
-                seal::write_pack(&self.key, pack, content, output, threads, &mut progress)?;
-            statistics.push(PackStatistics {
+        let sealed = seal::write_packs(&self, &layout, outputs, threads, &mut progress)?;
+        let contents = self.packs.iter().zip(&layout.packs);
+        let statistics = contents
+            .zip(&sealed)
+            .map(|((pack, content), sealed)| PackStatistics {
                 name: pack.name.clone(),
                 stored_bytes: sealed.stored_bytes,
                 plaintext_bytes: content.size,
                 files: content.files.len() as u32,
                 chunks: sealed.chunks.len() as u32,
-            });
-            chunks.push(sealed.chunks);
-        }
+            })
+            .collect();
+        let chunks: Vec<_> = sealed.into_iter().map(|pack| pack.chunks).collect();
         progress.finish()?;
         let body = encode::body(&self, &layout, &hashes, &chunks)?;
         let (index, tag) = encode::seal(&self.key, &body)?;
@@ -262,6 +279,10 @@ impl<S: ReadAt + Sync> Builder<S> {
             tag,
             entries: self.entries.len() as u32,
             packs: statistics,
+            digests: match self.digests {
+                true => chunks.iter().flatten().map(|chunk| chunk.digest).collect(),
+                false => Vec::new(),
+            },
         })
     }
 }

@@ -1,0 +1,78 @@
+//! What compression made, kept for the next conversion: compressing is the costly part of a pack.
+//!
+//! An entry is named by a MAC of what was compressed and encrypted under a key of the machine that keeps it, so the store learns neither
+//! contents nor which known content is there. It is no part of the format: encryption for a pack is done anew each time.
+
+use ring::hmac;
+
+use super::seal::COMPRESSION_LEVEL;
+use crate::cipher::{Opener, Sealer, NONCE_SIZE, TAG_SIZE};
+use crate::keys::FileSystemKey;
+
+/// Where entries are kept. Nothing that it gives back is trusted; what it loses is made again.
+pub trait Store: Send + Sync {
+    /// The entry of this name, if there is one.
+    fn load(&self, name: &[u8; 32]) -> Option<Vec<u8>>;
+    /// Keeps an entry, or not.
+    fn save(&self, name: &[u8; 32], entry: &[u8]);
+}
+
+/// Remembers how contents compress.
+pub struct CompressionCache {
+    names: hmac::Key,
+    sealer: Sealer,
+    opener: Opener,
+    store: Box<dyn Store>,
+}
+
+impl CompressionCache {
+    /// A cache whose entries are encrypted under `key`, which should be of this machine alone.
+    pub fn new(key: &FileSystemKey, store: Box<dyn Store>) -> Self {
+        let encryption = key.derive(&[b"sconify cache v1 encryption"]);
+        // Another compressor makes other bytes: its entries have other names.
+        let version = zstd::zstd_safe::version_number().to_le_bytes();
+        let level = COMPRESSION_LEVEL.to_le_bytes();
+        let names = key.derive(&[b"sconify cache v1 name", &version, &level]);
+        Self {
+            names: hmac::Key::new(hmac::HMAC_SHA256, &*names),
+            sealer: Sealer::new(&encryption, &key.derive(&[b"sconify cache v1 nonce"])),
+            opener: Opener::new(&encryption),
+            store,
+        }
+    }
+
+    /// The name of the entry for this text.
+    pub(super) fn name(&self, text: &[u8]) -> [u8; 32] {
+        hmac::sign(&self.names, text)
+            .as_ref()
+            .try_into()
+            .expect("HMAC-SHA-256 gives 32 bytes")
+    }
+
+    /// Puts an entry into `form`; returns whether there was an authentic one.
+    pub(super) fn load(&self, name: &[u8; 32], form: &mut Vec<u8>) -> bool {
+        let Some(mut entry) = self.store.load(name) else {
+            return false;
+        };
+        let Some(length) = entry.len().checked_sub(NONCE_SIZE + TAG_SIZE) else {
+            return false;
+        };
+        let (nonce, rest) = entry.split_at_mut(NONCE_SIZE);
+        let (text, tag) = rest.split_at_mut(length);
+        let nonce = (&*nonce).try_into().expect("split there");
+        let tag = (&*tag).try_into().expect("split there");
+        if self.opener.open(nonce, name, tag, text).is_err() {
+            return false;
+        }
+        form.clear();
+        form.extend_from_slice(text);
+        true
+    }
+
+    /// Keeps an entry.
+    pub(super) fn save(&self, name: &[u8; 32], form: &[u8]) {
+        let mut text = form.to_vec();
+        let (nonce, tag) = self.sealer.seal(name, &mut text);
+        self.store.save(name, &[&nonce[..], &text, &tag].concat());
+    }
+}
