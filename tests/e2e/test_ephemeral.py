@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = tmp_path_factory.mktemp("calls")
     run("cc", "-O1", "-static", "-o", f"{directory}/calls", *map(str, SOURCE.glob("*.c")))
     (directory / "canary-name").write_text("canary-content")
+    command = json.dumps(["/calls", TOP, "/dev"])
     (directory / "Dockerfile").write_text(
-        f'FROM scratch\nCOPY calls /calls\nCOPY canary-name /data/canary-name\nVOLUME /data\nCMD ["/calls", "{TOP}", "/dev"]\n'
+        f"FROM scratch\nCOPY calls /calls\nCOPY canary-name /data/canary-name\nVOLUME /data\nCMD {command}\n"
     )
     run("docker", "build", "--quiet", f"--tag={NATIVE}", str(directory))
     return NATIVE
