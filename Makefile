@@ -1,13 +1,13 @@
-# make setup | demo | test | lint | bench | clean. Each starts what it needs and stops what it started.
+# make setup | demo | test | corpus | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test test-rust test-unit test-integration lint check-help format crash-test schema bench bench-attestation fuzz lock clean
+.PHONY: setup demo test corpus test-rust test-unit test-integration lint check-help format crash-test schema bench bench-attestation bench-runtime soak fuzz lock clean bench-volume soak-volume
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
 STAMP := .venv/.installed
-NATIVE := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock setup.py pyproject.toml
+NATIVE := $(shell find crates -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock .cargo/config.toml setup.py pyproject.toml
 
 setup: $(STAMP)
 
@@ -37,6 +37,10 @@ lint: setup
 	cargo fmt --all --check
 	cargo clippy --quiet --locked --all-targets -- -D warnings
 
+# Real programs in containers, native and encrypted, compared; `make test` runs the quick ones of them.
+corpus: setup
+	scripts/with-docker.sh pytest -m "corpus or docker" tests/e2e/corpus
+
 check-help: setup
 	pytest tests/unit/cli/test_help.py tests/unit/cli/test_config_file.py
 
@@ -50,6 +54,7 @@ crash-test: setup
 
 schema: setup
 	python -m sconify.policy.schema > docs/session.schema.json
+	python -m sconify.cas.openapi > docs/openapi.json
 
 bench: setup
 	scripts/with-docker.sh python bench/flask.py
@@ -58,10 +63,26 @@ bench: setup
 bench-attestation: setup
 	python bench/attestation.py
 
+# Next to a plain directory and to gocryptfs, on the disk of this directory.
+bench-volume: setup
+	cargo bench --quiet --locked --package sconify-volume --bench volume -- $(CURDIR)/target
+
+# Hundreds of kills, thousands of flipped bytes, long random tests.
+soak-volume: setup
+	SCONIFY_CRASH_ROUNDS=500 SCONIFY_FLIPS=5000 SCONIFY_FSX_STEPS=20000 PROPTEST_CASES=1000 cargo test --quiet --locked --package sconify-volume
+
 # Ten minutes for each format of evidence, all at once; FUZZ_SECONDS shortens it.
 fuzz: setup
 	python -m tests.fuzz_evidence --seconds=$(or $(FUZZ_SECONDS),600)
 	python -m tests.fuzz_sessions --seconds=$(or $(FUZZ_SECONDS),600)
+
+bench-runtime: setup
+	scripts/with-docker.sh python -m bench.runtime
+
+# Two services under load for MINUTES, their workers killed at random; nothing may leak.
+MINUTES ?= 60
+soak: setup
+	scripts/with-docker.sh python -m bench.soak --minutes $(MINUTES)
 
 lock:
 	uv pip compile --quiet --generate-hashes --extra dev pyproject.toml -o requirements.lock

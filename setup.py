@@ -63,7 +63,8 @@ class BuildRuntime(Command):
     def get_source_files(self) -> list[str]:
         """Return what a source distribution must have."""
         sources = [*ROOT.glob("crates/*/src/**/*.rs"), *ROOT.glob("crates/*/Cargo.toml")]
-        return [str(path.relative_to(ROOT)) for path in (*sources, ROOT / "Cargo.toml", ROOT / "Cargo.lock")]
+        workspace = [ROOT / name for name in ("Cargo.toml", "Cargo.lock", ".cargo/config.toml")]
+        return [str(path.relative_to(ROOT)) for path in (*sources, *workspace)]
 
     def get_outputs(self) -> list[str]:
         """Return what ``run`` makes."""

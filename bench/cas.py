@@ -145,12 +145,12 @@ def children(pid: int) -> list[int]:
 @contextmanager
 def cas_on(database: str, directory: Path) -> Iterator[RunningCas]:
     if database == "SQLite":
-        with running_cas(directory / "sqlite", "--quiet") as cas:
+        with running_cas(directory / "sqlite", "--quiet", "--rate-limit=0") as cas:
             yield cas
     else:
         with (
-            postgresql_server(directory / "postgresql") as url,
-            running_cas(directory / "replica", f"--database={url}", "--quiet") as cas,
+            postgresql_server() as url,
+            running_cas(directory / "replica", f"--database={url}", "--quiet", "--rate-limit=0") as cas,
         ):
             yield cas
 
@@ -164,7 +164,6 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, {options.clients} clients on the same cores, {options.seconds:g} s each")
     for database in options.databases:
         with tempfile.TemporaryDirectory() as directory, cas_on(database, Path(directory)) as cas:
-            Path(directory).chmod(0o755)
             connection = CasConnection(
                 CasAddress("127.0.0.1", cas.client_port), identity=Identity.generate(), key_sha256=None, retries=5
             )

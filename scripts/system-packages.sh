@@ -22,7 +22,10 @@ packages=(
     python3-venv
     skopeo
     strace
+    wrk
 )
+# What the corpus of programs is compiled with, beside Rust's own tools.
+command -v go >/dev/null || packages+=(golang-go)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' || missing+=("$package")
@@ -30,6 +33,11 @@ done
 if ! command -v cargo >/dev/null && ! [ -x "$HOME/.cargo/bin/cargo" ]; then
     echo "setup: Rust is missing: got no cargo, expected 1.85 or later; install it with rustup" >&2
     exit 1
+fi
+# The one program of the tests that is linked against musl.
+rustup=$(command -v rustup || echo "$HOME/.cargo/bin/rustup")
+if [ -x "$rustup" ] && ! "$rustup" target list --installed | grep -q '^x86_64-unknown-linux-musl$'; then
+    "$rustup" target add x86_64-unknown-linux-musl
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -ne 0 ]; then

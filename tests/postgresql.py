@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,18 +17,20 @@ _BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
 @contextmanager
-def postgresql_server(directory: Path) -> Iterator[str]:
-    """Run a server with its data in a directory until the block ends; yields the URL of an empty database."""
+def postgresql_server() -> Iterator[str]:
+    """Run a server until the block ends; yields the URL of an empty database."""
     if not _BINARIES:
         pytest.skip("PostgreSQL is not installed: scripts/system-packages.sh installs it")
+    # Not below pytest's directories, which are root's alone: PostgreSQL refuses to run as root.
+    with tempfile.TemporaryDirectory(prefix="sconify-postgresql-") as name:
+        yield from _server(Path(name))
+
+
+def _server(directory: Path) -> Iterator[str]:
     binaries = _BINARIES[-1]
-    directory.mkdir(parents=True)
     prefix: list[str] = []
-    if os.getuid() == 0:  # PostgreSQL refuses to run as root
+    if os.getuid() == 0:
         shutil.chown(directory, "postgres", "postgres")
-        for parent in directory.parents:
-            if parent.stat().st_mode & 0o001 == 0:
-                parent.chmod(parent.stat().st_mode | 0o011)
         prefix = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -42,4 +45,4 @@ def postgresql_server(directory: Path) -> Iterator[str]:
     try:
         yield f"postgresql://cas@127.0.0.1:{port}/postgres"
     finally:
-        run(binaries / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+        run(binaries / "pg_ctl", "-D", data, "-m", "immediate", "-w", "-t", "300", "stop")

@@ -159,3 +159,118 @@ class Index:
             ShieldError: If the path is no file, or the pack or plain file is not what the index describes.
             OSError: If a file can't be read.
         """
+
+class VolumeError(Exception):
+    """A volume is not what its owner knows: changed, older, forked or foreign."""
+
+@final
+class Volume:
+    """An encrypted volume (crates/volume, docs/volume-format.md). Inodes are numbers; names are bytes.
+
+    All methods raise ``VolumeError`` for what the host may have changed, and ``OSError`` with the error number of a
+    file system for the rest: EBUSY if another process uses the volume, ENOENT if there is none, EEXIST if there is one
+    already, EROFS for changes of one that is open for reading.
+    """
+
+    ROOT: int
+    """The inode of the top directory."""
+
+    @staticmethod
+    def create(directory: str, key: bytes) -> Volume:
+        """Make an empty volume in an existing directory, and open it for writing."""
+
+    @staticmethod
+    def open(
+        directory: str, key: bytes, *, expected: tuple[int, bytes] | None = None, writable: bool = False
+    ) -> Volume:
+        """Open a volume.
+
+        Args:
+            directory: Where it stands.
+            key: The volume key, 32 bytes.
+            expected: Counter and root (32 bytes) of the state in which it must be, or of an earlier one of its history;
+                None takes every state.
+            writable: Whether it may be changed; nobody else may use it then.
+        """
+
+    def facts(self) -> dict[str, object]:
+        """Return what is known without reading files.
+
+        Returns:
+            ``volume`` (its name in hex), ``counter``, ``root`` (32 bytes), ``key_generation``, and the sizes
+            ``chunk_bytes``, ``database_bytes`` and ``free_bytes``.
+        """
+
+    def check(self) -> dict[str, object]:
+        """Read and authenticate all that is stored.
+
+        Returns:
+            How many ``inodes``, ``directories``, ``chunks`` and ``bytes`` there are, and ``problems``: a text for each.
+        """
+
+    def attributes(self, inode: int) -> dict[str, object]:
+        """Return the attributes of an inode.
+
+        Returns:
+            ``type`` (``-`` ``d`` ``l`` ``p`` ``s`` ``c`` ``b``), ``mode``, ``uid``, ``gid``, ``nlink``, ``size``,
+            ``device``, ``mtime`` and ``mtime_nsec``.
+        """
+
+    def entries(self, directory: int) -> list[tuple[bytes, int, str]]:
+        """Return name, inode and type of each entry but ``.`` and ``..``."""
+
+    def lookup(self, directory: int, name: bytes) -> int:
+        """Return the inode of a name."""
+
+    def read(self, inode: int, offset: int, length: int) -> bytes:
+        """Return content; less than asked for at the end of the file only."""
+
+    def extent(self, inode: int, offset: int) -> tuple[int, int] | None:
+        """Return begin and end of the next data at or after an offset, or None if only a hole is left."""
+
+    def target(self, inode: int) -> bytes:
+        """Return the target of a symbolic link."""
+
+    def xattrs(self, inode: int) -> dict[bytes, bytes]:
+        """Return the extended attributes."""
+
+    def add(
+        self,
+        directory: int,
+        name: bytes,
+        *,
+        kind: str,
+        mode: int = 0o755,
+        uid: int = 0,
+        gid: int = 0,
+        target: bytes | None = None,
+        device: tuple[int, int] = (0, 0),
+    ) -> int:
+        """Create an inode of a kind, a letter as in ``attributes``, and return its number."""
+
+    def link(self, inode: int, directory: int, name: bytes) -> None:
+        """Give an inode another name."""
+
+    def write(self, inode: int, offset: int, data: bytes) -> None:
+        """Write content."""
+
+    def truncate(self, inode: int, size: int) -> None:
+        """Set the size of a file."""
+
+    def set_attributes(self, inode: int, *, mode: int, uid: int, gid: int, mtime: int, mtime_nsec: int) -> None:
+        """Set the attributes of an inode; the time of access becomes that of the change of content."""
+
+    def set_xattr(self, inode: int, name: bytes, value: bytes) -> None:
+        """Set an extended attribute."""
+
+    def commit(self) -> tuple[int, bytes]:
+        """Make all changes durable; return counter and root of the new state."""
+
+    def rotate(self, old_key: bytes, new_key: bytes) -> tuple[int, bytes]:
+        """Change the volume key; return counter and root of the new state."""
+
+    def backup(self, directory: str) -> tuple[int, bytes]:
+        """Copy the volume, encrypted as it is, to a directory without one; return counter and root of the copy."""
+
+    def close(self) -> None:
+        """Commit and close."""

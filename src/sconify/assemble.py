@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sconify.cas.authority import Authority
 from sconify.errors import UserError
@@ -63,12 +65,20 @@ def assemble(
         labels=native.config.labels,
         exposed_ports=native.config.exposed_ports,
         stop_signal=native.config.stop_signal,
+        healthcheck=health_check_of(choice, native),
         architecture=native.config.architecture,
         os=native.config.os,
         created=epoch,
         history=tuple(HistoryEntry(created_by=f"sconify_image: {what}") for what in history),
     )
     return config, layers
+
+
+def health_check_of(choice: Choice, native: Image) -> Mapping[str, Any] | None:
+    """Return the ``Healthcheck`` of the output image: its command asks the running program's supervisor."""
+    if choice.health_check is None or native.config.healthcheck is None:
+        return None
+    return choice.health_check.converted(native.config.healthcheck, binary=choice.program.path)
 
 
 def layer_compression(request: Request) -> Compression:

@@ -374,3 +374,22 @@ def test_init_writes_a_file_that_converts(home: dict[str, str], probe: Native, t
     explained = json.loads(command(home, f"--config={file}", "--explain", "--json", "--plain-file=/etc/motd").stdout)
     kinds = {region["prefix"]: region["protection"] for region in explained["regions"]}
     assert kinds["/app"] == "encrypted"
+
+
+def test_an_image_is_inspected_and_compared_with_its_session(
+    convert_probe: ConvertProbe, home: dict[str, str], tmp_path: Path
+) -> None:
+    made = convert_probe("--dir=/app", "--heap=64m")
+    sconify = str(COMMANDS / "sconify")
+    document = json.loads(run(sconify, "inspect", made.image, "--verify", env=home).stdout)
+    assert document["measurement"] == made.document["measurement"]
+    assert document["root_tag"] == made.session.services[0].fspf_tag
+    assert document["config_id"] == made.document["config_id"]
+    assert document["differences"] == []
+    file = tmp_path / "other.yml"
+    file.write_text(made.text.replace(document["measurement"], "ab" * 32).replace(document["root_tag"], "cd" * 16))
+    unfit = run(sconify, "inspect", made.image, f"--session={file}", env=home, check=False)
+    assert unfit.returncode == 3
+    assert [one["field"] for one in json.loads(unfit.stdout)["differences"]] == ["measurement", "fspf_tag"]
+    native = run(sconify, "inspect", "docker-daemon:sconify-test/flask:native", env=home, check=False)
+    assert native.returncode == 2

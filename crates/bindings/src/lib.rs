@@ -1,9 +1,10 @@
-//! Python bindings of the protected-file format: the module `sconify._shield`, described in `src/sconify/_shield.pyi`.
+//! Python bindings of the protected-file format and of volumes: the module `sconify._shield`, described in `src/sconify/_shield.pyi`.
 //! All work on files is done without the interpreter lock.
 
 mod builder;
 mod index;
 mod source;
+mod volume;
 
 use pyo3::exceptions::{PyException, PyOSError};
 use pyo3::prelude::*;
@@ -36,13 +37,15 @@ fn io_error(path: &std::path::Path, source: std::io::Error) -> sconify_shield::S
     }
 }
 
-/// The protected-file format.
+/// The protected-file format, and volumes.
 #[pymodule]
 mod _shield {
     #[pymodule_export]
     use super::builder::{Builder, Built};
     #[pymodule_export]
     use super::index::Index;
+    #[pymodule_export]
+    use super::volume::{Volume, VolumeError};
     #[pymodule_export]
     use super::ShieldError;
 }

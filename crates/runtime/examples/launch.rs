@@ -1,6 +1,6 @@
 //! Runs a program from a protected file system without attestation, for tests and benchmarks: the key is on the command line.
 //!
-//! `launch INDEX KEY TAG [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--inject PATH=TEXT]... -- PROGRAM ARGV...`
+//! `launch INDEX KEY TAG [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... -- PROGRAM ARGV...`
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
@@ -54,6 +54,14 @@ fn launch() -> Launch {
             b"--env" => launch.environment.push(c_string(next("NAME=VALUE"))),
             b"--cwd" => launch.working_directory = next("a directory"),
             b"--no-fork" => launch.fork = false,
+            b"--dlopen" => {
+                launch.dlopen = match &next("0, 1 or 2")[..] {
+                    b"0" => Dlopen::Closure,
+                    b"1" => Dlopen::Protected,
+                    b"2" => Dlopen::Any,
+                    _ => usage("0, 1 or 2"),
+                }
+            }
             b"--inject" => {
                 let pair = next("PATH=TEXT");
                 let equals = pair
@@ -83,6 +91,6 @@ fn c_string(bytes: Vec<u8>) -> CString {
 }
 
 fn usage(what: &str) -> ! {
-    eprintln!("launch INDEX KEY TAG [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--inject PATH=TEXT]... -- PROGRAM ARGV...: {what}");
+    eprintln!("launch INDEX KEY TAG [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... -- PROGRAM ARGV...: {what}");
     exit(125);
 }

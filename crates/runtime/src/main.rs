@@ -9,7 +9,7 @@ use sconify_runtime::executor::{Executor as _, ExitStatus};
 use sconify_runtime::failure::{Code, Failure};
 use sconify_runtime::manifest::Manifest;
 use sconify_runtime::settings::{is_on, log_level, Settings};
-use sconify_runtime::supervisor::Supervisor;
+use sconify_runtime::supervisor::{health, Supervisor};
 use sconify_runtime::{info, log, version, warn};
 
 fn main() -> ExitCode {
@@ -25,6 +25,12 @@ fn main() -> ExitCode {
 fn run() -> Result<u8, Failure> {
     start_log();
     protect_memory()?;
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == health::ARGUMENT)
+    {
+        return Ok(ask_for_health());
+    }
     let manifest = Manifest::of_elf(&own_binary()?, variable)?;
     if is_on(variable("SCONE_HASH")) {
         print(&format!("{}\n", hex::encode(manifest.measurement())))?;
@@ -86,6 +92,14 @@ fn protect_memory() -> Result<(), Failure> {
                 &error,
             )
         })
+}
+
+/// What a health check of the container engine gets: 0 if the program is healthy, 1 if it is not or nobody can say.
+fn ask_for_health() -> u8 {
+    health::ask().unwrap_or_else(|error| {
+        sconify_runtime::error!("no program of this container answers for its health: {error}");
+        1
+    })
 }
 
 fn own_binary() -> Result<Vec<u8>, Failure> {

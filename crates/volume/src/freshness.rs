@@ -2,7 +2,7 @@
 //!
 //! The policy service records one [`State`] per volume: the newest that the runtime reported. The database is the
 //! host's, who may put back any state that ever was. [`judge`] compares the two; it does no I/O. The rules, and what a
-//! host gains by each replay, stand in `docs/decisions/0005-volume-freshness.md`:
+//! host gains by each replay, stand in `docs/decisions/0007-volume-freshness.md`:
 //!
 //! * the recorded state itself is accepted;
 //! * a *successor*, a state whose authenticated history holds the recorded one, is accepted where the caller says so
@@ -140,8 +140,7 @@ impl fmt::Display for Stale {
         match self {
             Self::Older { found, expected } => write!(
                 f,
-                "it is older: got commit {found}, expected {expected}; put the newest copy back, or let the owner \
-                 accept the older one"
+                "it is older: got commit {found}, expected {expected}"
             ),
             Self::Forked { found, expected } => write!(
                 f,

@@ -24,6 +24,7 @@ mod open;
 mod parts;
 mod range;
 mod rename;
+mod schema;
 mod seal;
 mod store;
 mod superblock;

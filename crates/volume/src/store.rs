@@ -13,14 +13,13 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::{Result, VolumeError};
+use crate::schema;
+pub(crate) use crate::schema::Table;
 
 /// The name of the database in the volume's directory.
 pub(crate) const FILE_NAME: &str = "volume.sqlite";
 const WAL_NAME: &str = "volume.sqlite-wal";
 
-/// `PRAGMA application_id`: "SCNV".
-const APPLICATION: i32 = i32::from_be_bytes(*b"SCNV");
-const VERSION: i32 = 1;
 /// Bytes of a page: one holds one node.
 const PAGE_SIZE: i32 = 8_192;
 /// Pages in the write-ahead log after which it is written back: 16 MiB.
@@ -29,34 +28,6 @@ const CHECKPOINT_PAGES: i32 = 2_048;
 const MAX_LENGTH: i32 = 1 << 20;
 /// Keeps the log's index in memory and lets the connections of one process share the file that it locks.
 const EXCLUSIVE_VFS: &str = "unix-excl";
-
-/// The tables of the database.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Table {
-    /// The header (row 0) and the superblock (row 1).
-    Volume,
-    /// Nodes of the tree.
-    Node,
-    /// Contents of files.
-    Chunk,
-}
-
-impl Table {
-    pub(crate) const ALL: [Self; 3] = [Self::Volume, Self::Node, Self::Chunk];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Volume => "volume",
-            Self::Node => "node",
-            Self::Chunk => "chunk",
-        }
-    }
-
-    fn schema(self) -> String {
-        let name = self.name();
-        format!("CREATE TABLE {name}(id INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT")
-    }
-}
 
 /// Rows that wait to be written, by table and number; None removes a row.
 pub(crate) type Batch = BTreeMap<(Table, u64), Option<Arc<[u8]>>>;
@@ -91,7 +62,7 @@ impl Store {
         let store = Self::new(directory.join(FILE_NAME), false, None);
         let complete = !needs_recovery(directory);
         let connection = store.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        check_schema(&connection)?;
+        schema::check(&connection)?;
         if complete {
             store.check_length(&connection)?;
         }
@@ -113,7 +84,7 @@ impl Store {
         }
         let store = Self::new(directory.join(FILE_NAME), true, None);
         let connection = store.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        check_schema(&connection)?;
+        schema::check(&connection)?;
         store.check_length(&connection)?;
         store.put_back(connection);
         Ok(store)
@@ -354,11 +325,7 @@ impl Store {
         let mut writer = lock(&self.writer);
         let connection = writer.as_mut().ok_or(VolumeError::ReadOnly)?;
         let transaction = connection.transaction()?;
-        transaction.pragma_update(None, "application_id", APPLICATION)?;
-        transaction.pragma_update(None, "user_version", VERSION)?;
-        for table in Table::ALL {
-            transaction.execute(&table.schema(), ())?;
-        }
+        schema::create(&transaction)?;
         execute(&transaction, rows)?;
         Ok(transaction.commit()?)
     }
@@ -408,34 +375,6 @@ fn set_up_log(connection: &Connection) -> Result<()> {
         (),
         |_| Ok(()),
     )?;
-    Ok(())
-}
-
-fn check_schema(connection: &Connection) -> Result<()> {
-    let changed = |reason: String| VolumeError::forged("the volume's database", reason);
-    let mut statement =
-        connection.prepare("SELECT sql FROM sqlite_schema ORDER BY rowid LIMIT 4")?;
-    let found = statement
-        .query_map((), |row| row.get::<_, Option<String>>(0))?
-        .collect::<std::result::Result<Vec<_>, _>>()?;
-    let expected = Table::ALL.map(|table| Some(table.schema()));
-    if found.is_empty() {
-        return Err(VolumeError::Missing {
-            directory: connection.path().unwrap_or_default().to_owned(),
-            reason: "the database has no tables".to_owned(),
-        });
-    }
-    if found != expected {
-        return Err(changed("its schema is not that of a volume".to_owned()));
-    }
-    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let numbers = (number("application_id")?, number("user_version")?);
-    if numbers != (APPLICATION, VERSION) {
-        return Err(changed(format!(
-            "its application id and version are {numbers:?}, expected {:?}",
-            (APPLICATION, VERSION)
-        )));
-    }
     Ok(())
 }
 

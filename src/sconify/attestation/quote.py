@@ -1,4 +1,4 @@
-"""Parse Intel quotes: SGX (version 3 and 4) and TDX (version 4 and 5). No I/O, nothing verified.
+"""Parse Intel quotes: SGX (version 3) and TDX (versions 4 and 5). No I/O, nothing verified.
 
 The layout is that of Intel's ``sgx_quote_3.h``, ``sgx_quote_4.h`` and ``sgx_quote_5.h`` (SGX DCAP): little-endian
 integers; ECDSA keys and signatures are two big-endian numbers of 32 bytes.
@@ -26,7 +26,7 @@ INTEL_QE_VENDOR = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 _TDX = 0x81
 _HEADER_SIZE = 48
 _SGX_SIZE, _TD10_SIZE, _TD15_SIZE = 384, 584, 648
-_BODY_SIZES = {1: _SGX_SIZE, 2: _TD10_SIZE, 3: _TD15_SIZE}
+_BODY_SIZES = {2: _TD10_SIZE, 3: _TD15_SIZE}
 _QE_REPORT_CERTIFICATION, _PCK_CHAIN = 6, 5
 _MAX_CHAIN = 4
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
@@ -201,10 +201,13 @@ class Quote:
         version, key_type, tee_type, _, vendor, _ = struct.unpack("<HHII16s20s", reader.take(_HEADER_SIZE, "header"))
         if version not in (3, 4, 5):
             raise UntrustedDataError(f"quote: got version {version}, expected 3, 4 or 5")
+        # Version 3 knows SGX only. The later ones could have its reports too, but ``dcap-qvl`` takes none of those.
+        expected_type = 0 if version == 3 else _TDX
+        if tee_type != expected_type:
+            raise UntrustedDataError(
+                f"quote: got TEE type 0x{tee_type:x} in version {version}, expected 0x{expected_type:x}"
+            )
         tee: Tee = "tdx" if tee_type == _TDX else "sgx"
-        # Version 3 knows SGX only, and has reserved bytes where the others say what the report is of.
-        if tee_type not in (0, _TDX) or (version == 3 and tee_type):
-            raise UntrustedDataError(f"quote: got TEE type 0x{tee_type:x}, expected SGX, or from version 4 on TDX")
         body = _body(reader, version, tee)
         signed = data[: reader.position]
         (size,) = struct.unpack("<I", reader.take(4, "length of the signature section"))
@@ -250,8 +253,8 @@ def _body(reader: _Reader, version: int, tee: Tee) -> SgxReport | TdReport:
     if version == 5:
         kind, size = struct.unpack("<HI", reader.take(6, "type of the report"))
         expected = _BODY_SIZES.get(kind)
-        if size != expected or (kind == 1) != (tee == "sgx"):
-            raise UntrustedDataError(f"quote: got a report of type {kind} with {size} bytes, which no {tee} quote has")
+        if size != expected:
+            raise UntrustedDataError(f"quote: got a report of type {kind} with {size} bytes, which no TDX quote has")
     else:
         size = _SGX_SIZE if tee == "sgx" else _TD10_SIZE
     content = reader.take(size, "report")

@@ -13,12 +13,15 @@ import sconify
 from sconify.attestation import simulated
 from sconify.attestation.evidence import cas_report_data
 from sconify.attestation.judge import Mode
+from sconify.cas import metrics
 from sconify.cas.access import Caller
 from sconify.cas.errors import BadRequestError, UnauthenticatedError
+from sconify.cas.health import Health
 from sconify.cas.http import Api, body, caller_or_none, json_response, not_found, parse_body, require_method
 from sconify.cas.keys import CasKey
 from sconify.cas.messages import ProvisionRequest
 from sconify.cas.provisioning import Provisioning
+from sconify.cas.rate_limit import RateLimit
 from sconify.cas.sessions import Sessions, SessionText
 from sconify.cas.values import PublicValues
 from sconify.policy.signed import MEDIA_TYPE, open_signed
@@ -27,7 +30,7 @@ _SESSIONS = "/v1/sessions"
 _CREATE = (_SESSIONS, "/session")
 _HISTORY = "/v1/history/"
 _VALUES = "/v1/values/"
-_BEFORE_PROVISIONING = ("/v1/attest", "/v1/version", "/v1/provision")
+_OF_ITSELF = ("/v1/attest", "/v1/health", "/v1/metrics", "/v1/provision", "/v1/ready", "/v1/version")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -38,13 +41,27 @@ class ClientApi(Api):
         sessions: The session operations.
         values: The public values.
         provisioning: Whether the CAS has an owner.
+        health: Whether it can serve.
+        limit: Limits the requests of each address.
         key: The CAS key.
         mode: The mode that the CAS shows.
     """
 
+    ROUTES = ("/session", _SESSIONS, "/v1/history", "/v1/values", *_OF_ITSELF)
+
     def __init__(
-        self, sessions: Sessions, *, values: PublicValues, provisioning: Provisioning, key: CasKey, mode: Mode
+        self,
+        sessions: Sessions,
+        *,
+        values: PublicValues,
+        provisioning: Provisioning,
+        health: Health,
+        limit: RateLimit,
+        key: CasKey,
+        mode: Mode,
     ) -> None:
+        super().__init__("client", limit=limit)
+        self._health = health
         self._sessions = sessions
         self._values = values
         self._provisioning = provisioning
@@ -54,7 +71,7 @@ class ClientApi(Api):
     def handle(self, request: Request) -> Response:
         """Route a request."""
         path = request.path
-        if path in _BEFORE_PROVISIONING:
+        if path in _OF_ITSELF:
             return self._self(request)
         self._provisioning.require()
         if path == _SESSIONS and request.method == "GET":
@@ -82,6 +99,12 @@ class ClientApi(Api):
         require_method(request, "GET")
         if request.path == "/v1/attest":
             return self._attest(request)
+        if request.path == "/v1/metrics":
+            return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
+        if request.path == "/v1/ready":
+            self._health.require_ready()
+        if request.path in ("/v1/health", "/v1/ready"):
+            return json_response({"status": "ok"})
         return json_response({"version": sconify.__version__})
 
     def _put(self, request: Request) -> Response:

@@ -68,6 +68,12 @@ class AuditLog:
                 self._append("audit log opened", first)
 
     @property
+    def identity(self) -> str:
+        """What tells this log from those of other replicas: the hash of its first line."""
+        with self._lock:
+            return hashlib.sha256(os.pread(self._descriptor, _MAX_LINE, 0).partition(b"\n")[0]).hexdigest()
+
+    @property
     def position(self) -> int:
         """The number of the last line."""
         with self._lock:
@@ -149,6 +155,8 @@ class AuditLog:
             "seq": self._sequence + 1,
             "time": int(time.time()),
             "event": event,
+            # In each line, so that the last one always tells how new the store was.
+            **({"generation": self.generation} if self.generation else {}),
             **details,
             "previous": self._previous,
         }

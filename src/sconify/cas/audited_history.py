@@ -18,7 +18,7 @@ class AuditedHistory:
     Args:
         store: The store.
         audit: The audit log.
-        name: Where the log is: each replica has its own.
+        name: Tells the log from those of other replicas.
     """
 
     def __init__(self, store: Store, audit: AuditLog, *, name: str) -> None:

@@ -8,6 +8,7 @@ from sconify.cas.errors import MethodError, UnauthenticatedError
 from sconify.cas.http import Api, json_response, not_found, parse_body, require_method
 from sconify.cas.messages import AdvanceRequest, AttestRequest, ChallengeRequest, ExitRequest, base64url
 from sconify.cas.nonces import LIFETIME
+from sconify.cas.rate_limit import RateLimit
 from sconify.cas.release import Release
 from sconify.cas.runs import Runs
 
@@ -20,9 +21,13 @@ class EnclaveApi(Api):
     Args:
         release: Attestation and release.
         runs: What comes after.
+        limit: Limits the requests of each address.
     """
 
-    def __init__(self, release: Release, *, runs: Runs) -> None:
+    ROUTES = ("/v1/challenge", "/v1/attest", "/v1/exit", "/v1/renew", "/v1/volumes")
+
+    def __init__(self, release: Release, *, runs: Runs, limit: RateLimit) -> None:
+        super().__init__("enclave", limit=limit)
         self._release = release
         self._runs = runs
 

@@ -57,6 +57,12 @@ class NotProvisionedError(ServiceError):
     """The CAS has no owner yet."""
 
 
+class TooManyRequestsError(UserError):
+    """The address has sent too many requests."""
+
+    status = 429
+
+
 def http_status(error: SconifyError) -> int:
     """Return the HTTP status of an error."""
     if isinstance(error, UntrustedDataError):

@@ -9,7 +9,7 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from cheroot.errors import FatalSSLAlert
 from pydantic import BaseModel, ValidationError
@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Request, Response
 
 import sconify
+from sconify.cas import metrics
 from sconify.cas.errors import (
     BadRequestError,
     LengthRequiredError,
@@ -25,6 +26,7 @@ from sconify.cas.errors import (
     TooLargeError,
     http_status,
 )
+from sconify.cas.rate_limit import RateLimit
 from sconify.errors import SconifyError
 from sconify.policy.keyhash import key_hash
 
@@ -43,7 +45,19 @@ _M = TypeVar("_M", bound=BaseModel)
 
 
 class Api(ABC):
-    """A WSGI application that answers in JSON; subclasses route."""
+    """A WSGI application that answers in JSON; subclasses route.
+
+    Args:
+        name: Names it in metrics.
+        limit: Limits the requests of each address.
+    """
+
+    ROUTES: ClassVar[tuple[str, ...]]
+    """Its paths, without what varies behind them."""
+
+    def __init__(self, name: str, *, limit: RateLimit) -> None:
+        self._name = name
+        self._limit = limit
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request and log it: no query, no header, no body, for they may hold secrets."""
@@ -53,6 +67,10 @@ class Api(ABC):
         if response.status_code >= 400:
             _read_rest(request)
             response.headers["Connection"] = "close"
+        duration = time.monotonic() - begin
+        route = self._route(request.path)
+        metrics.requests.labels(self._name, route, str(response.status_code)).inc()
+        metrics.seconds.labels(self._name, route).observe(duration)
         _log.info(
             "%s %s %s %s %d %.1f ms",
             request.remote_addr,
@@ -60,9 +78,13 @@ class Api(ABC):
             request.method,
             request.path.encode("unicode_escape", "backslashreplace").decode()[:600],
             response.status_code,
-            1000 * (time.monotonic() - begin),
+            1000 * duration,
         )
         return response(environ, start_response)
+
+    def _route(self, path: str) -> str:
+        """Return what stands for a path in metrics: one of the API's own, so that clients can't make up new ones."""
+        return next((route for route in self.ROUTES if path == route or path.startswith(f"{route}/")), "-")
 
     @abstractmethod
     def handle(self, request: Request) -> Response:
@@ -74,6 +96,7 @@ class Api(ABC):
 
     def _answer(self, request: Request) -> Response:
         try:
+            self._limit.take(request.remote_addr or "-")
             _check_length(request)
             return self.handle(request)
         except FatalSSLAlert:

@@ -26,6 +26,7 @@ from sconify.attestation.authorities import Authorities
 from sconify.attestation.evidence import VerifiedEvidence, service_report_data
 from sconify.attestation.judge import Mode, judge
 from sconify.attestation.verify import verify_evidence
+from sconify.cas import metrics
 from sconify.cas.audit import AuditLog
 from sconify.cas.catalog import Catalog, LoadedSession
 from sconify.cas.configuration import ServiceConfiguration, build_configuration, volume_members
@@ -43,6 +44,8 @@ from sconify.cas.tokens import sign_token
 from sconify.errors import SconifyError, ServiceError, UntrustedDataError
 from sconify.policy.model import Security, Service
 from sconify.policy.secret import JwtSecret
+
+_KINDS = ("sgx", "tdx", "snp", "simulated")
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ class Release:
         In production mode all refusals are one: a host that tries what it can must not learn which check it failed.
         """
         kind = request.evidence.get("kind")
+        metrics.attestations.labels("refused", kind if kind in _KINDS else "other").inc()
         service, _, _ = request.config_id.partition("@")
         self._audit.record(
             "service refused",
@@ -172,6 +176,7 @@ class Release:
         if run.singleton:
             self._leases.take(claim.name, run=run.id)
             extra["lease_seconds"] = self._leases.renew(claim.name, run=run.id)
+        metrics.attestations.labels("accepted", evidence.kind if evidence else "none").inc()
         self._audit.record(
             "service attested",
             config_id=claim.name,

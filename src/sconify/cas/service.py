@@ -16,11 +16,13 @@ from sconify.cas.audited_history import AuditedHistory
 from sconify.cas.catalog import Catalog
 from sconify.cas.collateral import Collateral, Fetcher
 from sconify.cas.enclave_api import EnclaveApi
+from sconify.cas.health import Health
 from sconify.cas.keys import CasKey, load_cas_key
 from sconify.cas.leases import Leases
 from sconify.cas.master_key import FileMasterKey, MasterKeyProvider
 from sconify.cas.mounts import Mounts
 from sconify.cas.provisioning import Provisioning
+from sconify.cas.rate_limit import RateLimit
 from sconify.cas.release import Release
 from sconify.cas.resolution import Resolver
 from sconify.cas.runs import Runs, RunTokens
@@ -47,6 +49,7 @@ class Cas:
         test_roots: Roots that are trusted besides the manufacturers', for tests: in debug mode only.
         accept_older_database: Whether a database may be older than the audit log says it was: a restored backup.
         require_provisioning: Whether it serves nothing before an owner has provisioned it.
+        rate_limit: Requests a second that each address may send to each API; 0: as many as it likes.
 
     Raises:
         UserError: The master key is missing or is another store's; the store is that of a CAS in the other mode.
@@ -68,6 +71,7 @@ class Cas:
         test_roots: Sequence[x509.Certificate] = (),
         accept_older_database: bool = False,
         require_provisioning: bool = False,
+        rate_limit: float = 0,
     ) -> None:
         if test_roots and mode is Mode.PRODUCTION:
             raise UserError(
@@ -83,7 +87,12 @@ class Cas:
             self.key = load_cas_key(self._store)
             self._require_mode(mode)
             self._audit = AuditLog(state_dir / AUDIT_LOG, signing_key=audit_key(self._store.root_key), cas_key=self.key)
-            self._history = AuditedHistory(self._store, self._audit, name=str((state_dir / AUDIT_LOG).absolute()))
+            self._history = AuditedHistory(
+                # SQLite has one log beside it. On PostgreSQL each replica has its own, and replicas come and go.
+                self._store,
+                self._audit,
+                name="beside the store" if database_url is None else self._audit.identity,
+            )
             self._history.require_newest(accept_older=accept_older_database)
         except BaseException:
             self._store.close()
@@ -111,8 +120,17 @@ class Cas:
         self.provisioning = Provisioning(
             self._store, sessions=sessions, audit=self._audit, required=require_provisioning
         )
-        self.client_api = ClientApi(sessions, values=values, provisioning=self.provisioning, key=self.key, mode=mode)
-        self.enclave_api = EnclaveApi(release, runs=self._runs)
+        self.health = Health(self._store, provisioning=self.provisioning)
+        self.client_api = ClientApi(
+            sessions,
+            values=values,
+            provisioning=self.provisioning,
+            health=self.health,
+            limit=RateLimit(rate_limit),
+            key=self.key,
+            mode=mode,
+        )
+        self.enclave_api = EnclaveApi(release, runs=self._runs, limit=RateLimit(rate_limit))
         self._audit.record("cas started", mode=mode.value, key=self.key.key_hash, generation=self._store.generation)
 
     def _require_mode(self, mode: Mode) -> None:

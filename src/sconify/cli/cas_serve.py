@@ -98,6 +98,13 @@ class _AddressType(click.ParamType[Address]):
     is_flag=True,
     help="Serve nothing before an owner has shown the token that is printed (`sconify cas provision`).",
 )
+@click.option(
+    "--rate-limit",
+    type=click.FloatRange(min=0),
+    default=500,
+    show_default=True,
+    help="Requests a second that each address may send to each API; 0: as many as it likes.",
+)
 @click.option("--ready-fd", type=click.IntRange(min=1), help="Write a line to this descriptor when the CAS serves.")
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only, not each request.")
 def serve(
@@ -116,6 +123,7 @@ def serve(
     test_root_files: tuple[Path, ...],
     accept_older_database: bool,
     require_provisioning: bool,
+    rate_limit: float,
     ready_fd: int | None,
     quiet: bool,
 ) -> None:
@@ -142,6 +150,7 @@ def serve(
         test_roots=[root for file in test_root_files for root in parse_test_roots(file.read_bytes(), name=str(file))],
         accept_older_database=accept_older_database,
         require_provisioning=require_provisioning,
+        rate_limit=rate_limit,
     )
     threading.Thread(target=renew_for_ever, args=[cas.collateral, stop], name="collateral", daemon=True).start()
     try:
@@ -164,6 +173,7 @@ def serve(
                 if time.monotonic() - checkpoint >= _CHECKPOINT_SECONDS:
                     cas.checkpoint()
                     checkpoint = time.monotonic()
+            cas.health.stopping = True
     finally:
         cas.close()
 

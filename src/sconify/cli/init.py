@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
+from sconify.cli.registry_options import opened_image, registry_options
 from sconify.errors import UserError
 from sconify.image.reference import ImageReference
-from sconify.image.registry import RegistryAccess
-from sconify.image.source import open_image
 from sconify.image.storage import writing
 from sconify.propose import Proposal, propose
 
@@ -24,19 +23,14 @@ DEFAULT_OUTPUT = Path("sconify.yaml")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=DEFAULT_OUTPUT, show_default=True,
               help="File to write; - is standard output.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
-@click.option("--authfile", type=click.Path(path_type=Path), metavar="FILE", help="Credentials for registries.")
-@click.option("--registry-cert-dir", type=click.Path(path_type=Path), metavar="DIR",
-              help="Certificates of registries' authorities.")  # fmt: skip
-@click.option("--insecure-registry", multiple=True, metavar="HOST[:PORT]", help="Registry without TLS.")
+@registry_options
 def init(
     *,
     image: str,
     target: str | None,
     output: Path,
     overwrite: bool,
-    authfile: Path | None,
-    registry_cert_dir: Path | None,
-    insecure_registry: tuple[str, ...],
+    **registry: Any,
 ) -> None:
     """Write a commented sconify.yaml for IMAGE, for `sconify_image --config sconify.yaml`.
 
@@ -45,13 +39,9 @@ def init(
     if str(output) != "-" and output.exists() and not overwrite:
         raise UserError(f"{output} exists already", remedy="give --overwrite, or another --output")
     native = ImageReference.parse(image)
-    access = RegistryAccess(authfile=authfile, cert_dir=registry_cert_dir, insecure=insecure_registry)
-    with (
-        tempfile.TemporaryDirectory(prefix="sconify-") as work,
-        open_image(native, workdir=Path(work), registry=access) as opened,
-    ):
+    with opened_image(native, registry) as opened:
         proposal = propose(opened)
-    text = config_text(native, target or encrypted_name(native), proposal, insecure=insecure_registry)
+    text = config_text(native, target or encrypted_name(native), proposal, insecure=registry["insecure_registry"])
     if str(output) == "-":
         click.echo(text, nl=False)
         return

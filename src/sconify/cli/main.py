@@ -16,7 +16,7 @@ from sconify.cli.errors import run_command
 from sconify.cli.lazy import LazyGroup
 from sconify.errors import BugError, UserError
 
-_NAMES = ("attest", "cas", "embedded", "init", "las", "platform", "session")
+_NAMES = ("attest", "cas", "embedded", "init", "inspect", "las", "platform", "session", "volume")
 _GROUPS = {
     **{name: f"sconify.cli.{name}:{name}" for name in _NAMES},
     "self": "sconify.cli.own_identity:own",
@@ -33,7 +33,7 @@ _GROUPS = {
 )
 @click.pass_context
 def sconify(context: click.Context, output: Path | None) -> None:
-    """Confidential containers: services, sessions and their attestation. Images are converted by `sconify_image`.
+    """Confidential containers: services, sessions and volumes. Images are converted by `sconify_image`.
 
     An argument @FILE stands for the arguments in that file, written as for a shell.
     """

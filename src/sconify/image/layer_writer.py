@@ -6,14 +6,11 @@ import dataclasses
 import hashlib
 import os
 import time
-import zlib
-from collections.abc import Callable
 from pathlib import Path
-
-import zstandard
 
 from sconify.errors import BugError
 from sconify.image.compression import Compression, write_all
+from sconify.image.compressor import compressor
 from sconify.image.layer import Layer
 from sconify.image.model import Entry, EntryType, Extent
 from sconify.image.storage import reading, writing
@@ -198,7 +195,7 @@ class _Output:
         self._stored = self._plain if compression is Compression.NONE else hashlib.sha256()
         self._buffer = bytearray()
         self._size = 0
-        self._compress, self._flush = _compressor(compression)
+        self._compressor = compressor(compression)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
     def feed(self, data: bytes) -> None:
@@ -215,7 +212,7 @@ class _Output:
 
     def _append(self, data: bytes) -> None:
         self._plain.update(data)
-        self._store(self._compress(data))
+        self._store(self._compressor.compress(data))
 
     def _store(self, data: bytes) -> None:
         if self._stored is not self._plain:
@@ -226,7 +223,7 @@ class _Output:
 
     def finish(self) -> Layer:
         self._drain()
-        self._store(self._flush())
+        self._store(self._compressor.flush())
         os.close(self._descriptor)
         self._descriptor = -1
         return Layer(
@@ -237,17 +234,7 @@ class _Output:
         )
 
     def discard(self) -> None:
+        self._compressor.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._path.unlink(missing_ok=True)
-
-
-def _compressor(compression: Compression) -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
-    """Return a function for each piece of data and one for the end."""
-    if compression is Compression.GZIP:
-        gzip = zlib.compressobj(wbits=31)  # its header has no time and no name
-        return gzip.compress, gzip.flush
-    if compression is Compression.ZSTD:
-        zstd = zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
-        return zstd.compress, zstd.flush
-    return lambda data: data, bytes

@@ -18,6 +18,7 @@ TAG: Final = "kind:"
 """How the tags of unions begin: they stand in the locations of pydantic's errors, but not in the text."""
 
 _WORD = re.compile(r"[A-Za-z_-]{1,40}")
+_NEAR_WORD = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _VARIABLE = re.compile(r"\$\$SCONE::([A-Za-z0-9_.~-]+)((?::[a-z0-9-]+)*)\$\$")
 
 
@@ -65,7 +66,8 @@ def unknown_key(key: str, known: list[str]) -> PydanticCustomError:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(known)}"
     # What is no word is likely a value: a secret behind a colon without a space, for example.
-    shown = f' "{key}"' if _WORD.fullmatch(key) else ", which is no word (is a space missing behind a colon?)"
+    word = _WORD if not near else _NEAR_WORD
+    shown = f' "{key}"' if word.fullmatch(key) else ", which is no word (is a space missing behind a colon?)"
     return PydanticCustomError("session_key", "{message}", {"message": f"unknown key{shown}: {hint}", "key": key})
 
 

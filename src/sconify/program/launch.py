@@ -230,6 +230,34 @@ def measure_binary(binary: bytes, *, environment: Mapping[str, str]) -> str:
     return measurement(manifest, environment=environment)
 
 
+def read_manifest(binary: bytes, *, label: str) -> LaunchManifest:
+    """Return the launch manifest of a sconified binary.
+
+    Args:
+        binary: The content of the file.
+        label: What it is, for messages.
+
+    Raises:
+        UntrustedDataError: It is no sconified binary, or its manifest is malformed.
+    """
+    headers, names_index = _section_headers(binary, Path(label))
+    names = binary[headers[names_index][4] : headers[names_index][4] + headers[names_index][5]]
+    found = [header for header in headers if _name(names, header) == SECTION.encode()]
+    if len(found) != 1:
+        raise UntrustedDataError(f"{label} has {len(found)} launch manifests, expected one: it is no sconified binary")
+    content = binary[found[0][4] : found[0][4] + found[0][5]]
+    try:
+        document = json.loads(content)
+        if document.pop("format") != FORMAT:
+            raise ValueError(f"its format is not {FORMAT}")
+        manifest = LaunchManifest(**document)
+    except (ValueError, TypeError, KeyError, AttributeError, UserError) as error:
+        raise UntrustedDataError(f"the launch manifest of {label} is malformed: {error}") from None
+    if manifest.canonical_json() != content:
+        raise UntrustedDataError(f"the launch manifest of {label} is not canonical")
+    return manifest
+
+
 def _section_headers(elf: bytes, path: Path) -> tuple[list[tuple[int, ...]], int]:
     """Return the section headers of an ELF file and the number of the one of the names."""
     if len(elf) < _HEADER_SIZE or elf[:7] != b"\x7fELF\x02\x01\x01":

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from sconify.errors import UserError
 from sconify.image.model import Entry, EntryType
 from sconify.image.source import Image
-from sconify.program.binary import DEFAULT_PATH, Program, detect_symlinks, load_program
+from sconify.program.binary import DEFAULT_PATH, Program, detect_symlinks, load_program, locate
 from sconify.program.closure import shared_objects
 from sconify.program.entrypoint import derive_command
+from sconify.program.health import ATTRIBUTE, HealthCheck, health_check
 from sconify.program.services import service_of
 from sconify.program.system_files import system_files
 from sconify.program.trace import traced_paths
@@ -36,6 +37,8 @@ class Choice:
     """The whole environment of the program."""
     policy_command: bool
     """Whether the command was written for the policy, so that placeholders in it count."""
+    health_check: HealthCheck | None
+    """What the image's HEALTHCHECK runs, inside the shield."""
 
 
 def choose(request: Request, native: Image, base: Image | None, *, warnings: Iterable[str] = ()) -> Choice:
@@ -68,7 +71,11 @@ def choose(request: Request, native: Image, base: Image | None, *, warnings: Ite
         planner, request=request, root=root, program=program, environment=environment,
         working_directory=working_directory,
     )  # fmt: skip
-    _warn_of_what_is_lost(planner, native)
+    health = _health_check(
+        planner, request=request, native=native, environment=environment, working_directory=working_directory
+    )
+    if health is not None:
+        planner.attach(program.path, ATTRIBUTE, health.attribute())
     return Choice(
         plan=planner.plan(None if base is None else base.root),
         program=program,
@@ -76,6 +83,7 @@ def choose(request: Request, native: Image, base: Image | None, *, warnings: Ite
         working_directory=working_directory,
         environment=environment,
         policy_command=request.command is not None,
+        health_check=health,
     )
 
 
@@ -177,6 +185,38 @@ def _need_shared_objects(
         planner.warn(missing.message())
 
 
+def _health_check(
+    planner: Planner, *, request: Request, native: Image, environment: Mapping[str, str], working_directory: str
+) -> HealthCheck | None:
+    """Take what the health check needs, as far as it can be found; the container is unhealthy if something lacks."""
+    root = native.root
+    try:
+        check = health_check(
+            root, native.config.healthcheck, environment=environment, working_dir=working_directory
+        )  # fmt: skip
+    except UserError as error:
+        planner.warn(f"HEALTHCHECK is left out: {error.what}")
+        return None
+    for name in check.commands if check is not None else ():
+        try:
+            trail = locate(root, name, environment=environment, working_dir=working_directory)
+        except UserError:
+            # A command of the shell's own, such as exit.
+            continue
+        planner.need(trail, f"HEALTHCHECK runs {name}")
+        try:
+            program = load_program(root, name, environment=environment, working_dir=working_directory)
+        except UserError as error:
+            planner.warn(f"HEALTHCHECK: {error.what}; name what it needs, with --plain-file for instance")
+            continue
+        if request.shared_objects:
+            _need_shared_objects(
+                planner, root=root, program=program, environment=environment, working_directory=working_directory,
+                modules=[],
+            )  # fmt: skip
+    return check
+
+
 def _home(native: Image) -> str:
     """Return the home directory that an engine would set: of the configured user in the image's ``/etc/passwd``."""
     user = native.config.user.partition(":")[0] or "0"
@@ -188,8 +228,3 @@ def _home(native: Image) -> str:
         if len(fields) == 7 and user in (fields[0], fields[2]):
             return fields[5] or "/"
     return "/"
-
-
-def _warn_of_what_is_lost(planner: Planner, native: Image) -> None:
-    if native.config.healthcheck:
-        planner.warn("the native image's HEALTHCHECK is left out: it would run outside of the protected file system")

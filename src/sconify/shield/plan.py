@@ -73,6 +73,7 @@ class Planner:
         self._regions = RegionMap()
         self._paths: dict[str, str] = {}
         self._added: dict[str, PlannedEntry] = {}
+        self._attached: dict[str, dict[str, bytes]] = {}
         self._mount_points: dict[str, PlannedEntry] = {}
         self._warnings: list[str] = []
         for path in KERNEL_PATHS:
@@ -179,14 +180,18 @@ class Planner:
         """Add a link or a directory that the native image does not have."""
         self._added[entry.path] = PlannedEntry(entry, RegionKind.AUTHENTICATED, reason)
 
+    def attach(self, path: str, name: str, value: bytes) -> None:
+        """Give a path of the output an extended attribute, which only the index holds."""
+        self._attached.setdefault(path, {})[name] = value
+
     def shared_objects(self) -> list[Entry]:
-        """Return the shared objects in what the user declared, by name: the program may load them."""
+        """Return the shared objects, by name, and the executable files in what the user declared: they may be run."""
         regions = [region for region in self._regions if region.kind is not RegionKind.HOST]
         return [
             entry
             for region in regions
             for entry in self._root.walk(region.prefix)
-            if entry.type is EntryType.FILE and SHARED_OBJECT.search(entry.path)
+            if entry.type is EntryType.FILE and (entry.mode & 0o111 or SHARED_OBJECT.search(entry.path))
         ]
 
     def warn(self, text: str) -> None:
@@ -222,6 +227,10 @@ class Planner:
         for path, added in self._added.items():
             entries.setdefault(path, added)
         entries.update(self._mount_points)
+        for path, attributes in self._attached.items():
+            planned = entries[path]
+            entry = replace(planned.entry, xattrs={**planned.entry.xattrs, **attributes}, link_group=0)
+            entries[path] = replace(planned, entry=entry)
         self._add_directories_above(entries)
         ordered = dict(sorted(entries.items(), key=lambda item: item[0].encode(errors="surrogateescape")))
         self._warn_of_dangling_links(ordered)
@@ -281,7 +290,9 @@ class Planner:
             entries[region.prefix] = PlannedEntry(replace(entry, content=None, xattrs={}), region.kind, region.reason)
 
     def _add_directories_above(self, entries: dict[str, PlannedEntry]) -> None:
-        for path in list(entries):
+        # A host path that the native image lacks is not listed itself, but it stands somewhere.
+        beneath = [region.prefix.rpartition("/")[0] or "/" for region in self._regions]
+        for path in [*entries, *beneath]:
             for above in ancestors(path):
                 if above in entries:
                     continue

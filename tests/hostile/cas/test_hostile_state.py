@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import signal
 import sqlite3
@@ -24,10 +25,15 @@ def files_of(directory: Path) -> dict[Path, bytes]:
 
 def test_nothing_secret_is_on_disk_or_in_logs(tmp_path: Path) -> None:
     extra = f"""
-images: [{{name: i, injection_files: [{{path: /x, content: "{CANARY}-file"}}]}}]
-secrets: [{{name: given, kind: ascii, value: "{CANARY}-secret"}}, {{name: made, kind: ascii}}]
+images: [{{name: i, injection_files: [{{path: /x, content: "{CANARY}-file"}},
+  {{path: /k, content: "$$SCONE::key:der$$"}},
+  {{path: /p, content: "$$SCONE::pgp:privatekey:binary$$"}}], volumes: [{{name: v, path: /v}}]}}]
+secrets: [{{name: given, kind: ascii, value: "{CANARY}-secret"}}, {{name: made, kind: ascii}},
+  {{name: key, kind: private-key}}, {{name: pgp, kind: pgp-key}}]
+volumes: [{{name: v}}]
 """
     text = session_text("ns", environment=f"{{E: {CANARY}-environment, M: $$SCONE::made$$}}", extra=extra)
+    text = text.replace("- name: web", "- name: web\n    image_name: i")
     text = text.replace("/app/server.py", f"{CANARY}-argument").replace("0123456789abcdef" * 4, "c0ffee77" * 8)
     with running_cas(tmp_path / "state") as cas:
         client = Client.make(tmp_path / "client", cas.client_port)
@@ -37,9 +43,13 @@ secrets: [{{name: given, kind: ascii, value: "{CANARY}-secret"}}, {{name: made, 
         client.upload(text.replace("kind: ascii, value", "kind: binary, value"))
         enclave = cas.enclave("ns/web")
         answer = enclave.attest()
-        made = enclave.open(answer.body["sealed"])["environment"]["M"]
+        configuration = enclave.open(answer.body["sealed"])
+        made = configuration["environment"]["M"]
+        keys = [base64.b64decode(file["content"]) for file in configuration["injection_files"][1:]]
+        keys.append(bytes.fromhex(configuration["volumes"][0]["key"]))
         enclave.attest(evidence={CANARY: 1})
         needles = [CANARY, "c0ffee77c0ffee77", made, created, answer.body["session_token"], "PRIVATE KEY"]
+        needles += [form for key in keys for form in (key[-24:].decode("latin-1"), key[-24:].hex())]
         needles += [bytes.fromhex("c0ffee77c0ffee77").decode("latin-1"), bytes.fromhex(created).decode("latin-1")]
         while_running = files_of(tmp_path / "state")
     contents = [*while_running.items(), *files_of(tmp_path / "state").items(), *files_of(tmp_path).items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -20,8 +21,8 @@ REPLICAS = 3
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with postgresql_server(tmp_path_factory.mktemp("database") / "postgresql") as url:
+def database() -> Iterator[str]:
+    with postgresql_server() as url:
         yield url
 
 
@@ -56,6 +57,18 @@ def test_the_migrations_make_the_tables_that_the_code_uses(
     with opened.durable.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     opened.close()
+
+
+def test_a_replica_with_a_new_log_at_an_old_path_starts(
+    replicas: list[RunningCas], database: str, tmp_path: Path
+) -> None:
+    options = (f"--database={database}", f"--master-key-file={replicas[0].state_dir.parent / 'master.key'}")
+    with running_cas(tmp_path / "state", *options) as first:
+        for _ in range(5):
+            first.enclave("no/service").attest()
+    shutil.rmtree(tmp_path / "state")  # a container with a fresh disk
+    with running_cas(tmp_path / "state", *options):
+        pass
 
 
 def test_a_challenge_of_one_is_answered_by_another_once(replicas: list[RunningCas], client: Client, name: str) -> None:

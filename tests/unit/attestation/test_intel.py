@@ -55,6 +55,16 @@ def test_a_genuine_quote(kind: str) -> None:
     assert (quote.platform.fmspc.hex(), quote.platform.smt) == ("b0c06f000000", True)
 
 
+def test_a_report_of_tdx_1_0_in_a_quote_of_version_5() -> None:
+    assert verified(td_body(), quote=PKI.quote(td_body(), version=5)).status is TcbStatus.UP_TO_DATE
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_enclaves_are_in_quotes_of_version_3_only(version: int) -> None:
+    with pytest.raises(UntrustedDataError, match=f"got TEE type 0x0 in version {version}, expected 0x81"):
+        verified(b"", quote=PKI.quote(sgx_body(), version=version))
+
+
 def test_only_the_trusted_root_counts() -> None:
     quote = Quote.parse(PKI.quote(sgx_body()))
     with pytest.raises(UntrustedDataError, match=r"check root: .*expected Intel's 44a0196b"):

@@ -88,7 +88,7 @@ def test_a_report_type_that_does_not_fit_the_tee() -> None:
     data = bytearray(raw("tdx 1.5"))
     for value in (0, 1, 2, 4):
         data[48] = value
-        with pytest.raises(UntrustedDataError, match="which no tdx quote has"):
+        with pytest.raises(UntrustedDataError, match="which no TDX quote has"):
             Quote.parse(bytes(data))
 
 

@@ -69,7 +69,10 @@ def test_a_log_goes_on_where_it_was_and_a_torn_line_is_dropped(
     again = open_log()
     assert (again.position, again.generation) == (3, 7)
     again.record("three")
-    assert verify(tmp_path / "audit.jsonl").lines == 4
+    for _ in range(300):
+        again.record("long" * 100)
+    assert open_log().generation == 7
+    assert verify(tmp_path / "audit.jsonl").lines == 304
 
 
 def changed(lines: list[bytes], how: str) -> list[bytes]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sconify.errors import UserError
@@ -23,9 +23,19 @@ def test_json_means_what_it_says(value: object) -> None:
     assert parse_document(json.dumps(value, ensure_ascii=False)).data == value
 
 
+def spelled(data: object) -> object:
+    """The data with numbers as they are spelled: writers of YAML 1.1 take some of them, such as 0E0, for text."""
+    if isinstance(data, dict):
+        return {key: spelled(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [spelled(value) for value in data]
+    return data.source if isinstance(data, Number) else data
+
+
 @given(PLAIN)
+@example("0E0")
 def test_what_a_yaml_writer_writes_is_read_back(value: object) -> None:
-    assert parse_document(yaml.safe_dump(value, allow_unicode=True)).data == value
+    assert spelled(parse_document(yaml.safe_dump(value, allow_unicode=True)).data) == value
 
 
 @given(st.text(max_size=200))

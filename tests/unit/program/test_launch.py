@@ -20,6 +20,7 @@ from sconify.program.launch import (
     LaunchManifest,
     measurement,
     normal_variable,
+    read_manifest,
     runtime_digest,
     runtime_path,
     sconified_binary,
@@ -237,3 +238,16 @@ class TestRealRuntime:
         assert done.stdout == ""
         assert done.stderr.startswith("[SCONE|FATAL] Could not read the launch manifest\n  Caused by: ")
         assert "To mend it: " in done.stderr
+
+
+def test_the_manifest_of_a_sconified_binary_comes_back(tmp_path: Path) -> None:
+    runtime = runtime_path()
+    manifest = LaunchManifest.for_runtime(
+        runtime, program="/usr/bin/x", cas_key="ab" * 32, variables={"SCONE_HEAP": "1G"}
+    )
+    assert read_manifest(sconified_binary(runtime, manifest), label="x") == manifest
+    with pytest.raises(UntrustedDataError, match="no sconified binary"):
+        read_manifest(runtime.read_bytes(), label="x")
+    spoiled = sconified_binary(runtime, manifest).replace(b'"format"', b'"farmot"')
+    with pytest.raises(UntrustedDataError, match="malformed"):
+        read_manifest(spoiled, label="x")

@@ -197,6 +197,18 @@ def test_every_path_has_its_directories_and_is_either_in_or_left_out(needed: lis
     assert not set(plan.omitted) & set(paths)
 
 
+def test_what_may_be_loaded_or_run() -> None:
+    tree = Tree()
+    for path in ("/app", "/bin"):
+        tree.put(Entry(path=path, type=EntryType.DIRECTORY, mode=0o755))
+    files = {"/app/x.so.1": 0o644, "/app/addon.node": 0o644, "/app/tool": 0o755, "/app/text": 0o644, "/bin/sh": 0o755}
+    for path, mode in files.items():
+        tree.put(Entry(path=path, type=EntryType.FILE, mode=mode, content=Extent(Path("unused"), 0, 1)))
+    planner = Planner(RootFileSystem(tree))
+    planner.declare_directory("/app", ENCRYPTED, flag="--dir")
+    assert [entry.path for entry in planner.shared_objects()] == ["/app/addon.node", "/app/tool", "/app/x.so.1"]
+
+
 def test_a_writable_directory_is_ephemeral_with_what_the_image_has_there() -> None:
     planner = Planner(root_of({**NATIVE, "/run/app/seed": 3, "/var/data": "/srv/data", "/srv/data/db": 9}))
     assert planner.declare_writable("/run", reason="test") == "/run"
@@ -224,3 +236,11 @@ def test_what_the_user_declared_stays_as_declared() -> None:
     for path in ("/tmp", "/var/tmp", "/run", "/var/run"):
         assert planner.declare_writable(path, reason="test") is None
     assert not any(region.kind is EPHEMERAL for region in planner.plan().regions)
+
+
+def test_all_may_write_to_shared_memory_whatever_the_image_says() -> None:
+    planner = Planner(root_of({**NATIVE, "/dev/shm": None, "/tmp": None}))
+    for path in ("/dev/shm", "/tmp"):
+        planner.declare_writable(path, reason="a test", mode=0o1777)
+    modes = {path: planned.entry.mode for path, planned in planner.plan().entries.items()}
+    assert (modes["/dev/shm"], modes["/tmp"]) == (0o1777, 0o755)

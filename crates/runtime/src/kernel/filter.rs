@@ -163,18 +163,36 @@ const FORBIDDEN: &[i64] = &[
 /// Name spaces in which paths or users mean something else.
 const FORBIDDEN_NAMESPACES: u32 = (libc::CLONE_NEWNS | libc::CLONE_NEWUSER) as u32;
 
+/// What differs from program to program.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// An `execveat` or `clone` whose unused sixth argument has this value passes: it is one of the supervisor's own.
+    pub cookie: u64,
+    /// Whether new processes may be made; threads always may.
+    pub fork: bool,
+    /// Whether the supervisor is asked before a file is mapped to be executed.
+    pub maps: bool,
+}
+
 /// Makes the filter.
-///
-/// # Arguments
-/// * `cookie`: a call whose unused sixth argument has this value passes: it is one that the supervisor makes a thread execute.
-/// * `fork`: whether new processes may be made; threads always may.
-pub fn program(cookie: u64, fork: bool) -> Vec<sock_filter> {
+pub fn program(rules: Rules) -> Vec<sock_filter> {
+    let Rules { cookie, fork, maps } = rules;
     let mut chain = Chain(Vec::with_capacity(2 * (SERVED.len() + ABSENT.len()) + 40));
     chain.load(OFFSET_ARCHITECTURE);
     chain.unless_equal(ARCHITECTURE, refuse(libc::ENOSYS));
     chain.load(OFFSET_NUMBER);
     chain.if_set(X32_BIT, refuse(libc::ENOSYS));
 
+    if maps {
+        // First, because the kernel runs the chain for each of these calls: its answer depends on their arguments.
+        chain.branch(libc::SYS_mmap, |chain| {
+            chain.load(argument(2));
+            chain.unless_set(libc::PROT_EXEC as u32, ALLOW);
+            chain.load(argument(3));
+            chain.if_set(libc::MAP_ANONYMOUS as u32, ALLOW);
+            chain.end(NOTIFY);
+        });
+    }
     for &number in REDIRECTED {
         chain.branch(number, |chain| {
             chain.load(argument(5));
@@ -197,7 +215,10 @@ pub fn program(cookie: u64, fork: bool) -> Vec<sock_filter> {
         chain.if_set(FORBIDDEN_NAMESPACES, refuse(libc::EPERM));
         if !fork {
             chain.if_set(libc::CLONE_THREAD as u32, ALLOW);
-            chain.end(refuse(libc::EPERM));
+            chain.load(argument(5));
+            chain.unless_equal(cookie as u32, refuse(libc::EPERM));
+            chain.load(argument(5) + 4);
+            chain.unless_equal((cookie >> 32) as u32, refuse(libc::EPERM));
         }
         chain.end(ALLOW);
     });
@@ -250,6 +271,11 @@ impl Chain {
 
     fn if_set(&mut self, bits: u32, action: u32) {
         self.0.push(jump(BPF_JSET, bits, 0, 1));
+        self.end(action);
+    }
+
+    fn unless_set(&mut self, bits: u32, action: u32) {
+        self.0.push(jump(BPF_JSET, bits, 1, 0));
         self.end(action);
     }
 
@@ -318,9 +344,17 @@ mod tests {
         }
     }
 
+    fn rules(fork: bool) -> Rules {
+        Rules {
+            cookie: COOKIE,
+            fork,
+            maps: true,
+        }
+    }
+
     fn call(number: i64, arguments: [u64; 6], fork: bool) -> u32 {
         run(
-            &program(COOKIE, fork),
+            &program(rules(fork)),
             ARCHITECTURE,
             number as u32,
             arguments,
@@ -358,8 +392,33 @@ mod tests {
     }
 
     #[test]
+    fn files_are_mapped_to_be_executed_with_leave() {
+        let map = |protection: i32, flags: i32, maps| {
+            let arguments = [0, 4096, protection as u64, flags as u64, 3, 0];
+            let rules = Rules {
+                maps,
+                ..rules(true)
+            };
+            run(
+                &program(rules),
+                ARCHITECTURE,
+                libc::SYS_mmap as u32,
+                arguments,
+            )
+        };
+        let code = libc::PROT_READ | libc::PROT_EXEC;
+        assert_eq!(map(code, libc::MAP_PRIVATE, true), NOTIFY);
+        assert_eq!(map(code, libc::MAP_PRIVATE, false), ALLOW);
+        assert_eq!(
+            map(code, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, true),
+            ALLOW
+        );
+        assert_eq!(map(libc::PROT_READ, libc::MAP_PRIVATE, true), ALLOW);
+    }
+
+    #[test]
     fn other_interfaces_of_the_processor_are_absent() {
-        let program = program(COOKIE, true);
+        let program = program(rules(true));
         assert_eq!(
             run(&program, 0x4000_0003, libc::SYS_read as u32, [0; 6]),
             refuse(libc::ENOSYS)
@@ -396,6 +455,8 @@ mod tests {
         for (fork, expected) in [(true, ALLOW), (false, refuse(libc::EPERM))] {
             assert_eq!(call(libc::SYS_clone, thread, fork), ALLOW);
             assert_eq!(call(libc::SYS_clone, spawn, fork), expected);
+            let ours = [libc::SIGCHLD as u64, 0, 0, 0, 0, COOKIE];
+            assert_eq!(call(libc::SYS_clone, ours, fork), ALLOW);
             assert_eq!(call(libc::SYS_fork, [0; 6], fork), expected);
             assert_eq!(call(libc::SYS_vfork, [0; 6], fork), expected);
         }

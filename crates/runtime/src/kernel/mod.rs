@@ -5,6 +5,7 @@ pub mod mapping;
 pub mod notify;
 pub mod process;
 pub mod signal;
+pub mod standby;
 pub mod thread;
 pub mod trace;
 

@@ -13,6 +13,7 @@ use rustix::net::{
 };
 
 use super::signal::SignalMask;
+use super::standby::{self, Orders, Standby, Words};
 use super::{check, last_error};
 
 /// What the first process executes.
@@ -48,6 +49,7 @@ const STEPS: &[&str] = &[
     "installing the seccomp filter with a listener (needs kernel 5.19 and no other supervisor around this container)",
     "placing the loader's descriptor below the limit of open files",
     "executing the program",
+    "making the process that starts health checks",
 ];
 
 /// Before it stands a child that is ready to execute its program.
@@ -75,10 +77,22 @@ impl Gate {
     }
 }
 
+/// A child that was forked, behind its gate.
+pub struct Started {
+    /// Its process id.
+    pub process: i32,
+    /// The listener of its filter.
+    pub listener: OwnedFd,
+    /// What lets it go on.
+    pub gate: Gate,
+    /// Orders to the one that starts the standby, if there is one.
+    pub orders: Option<Orders>,
+}
+
 /// Forks a child that puts itself under `filter`. To be called while this process has one thread only.
 ///
 /// The child becomes the leader of a process group of its own, in the foreground if this process has a terminal; it gets
-/// default signal dispositions and the signal mask `mask`. Returned are its process id, the filter's listener, and the gate.
+/// default signal dispositions and the signal mask `mask`.
 ///
 /// # Errors
 /// The step that failed.
@@ -86,31 +100,38 @@ pub fn start(
     image: &Image,
     filter: &[sock_filter],
     mask: &SignalMask,
-) -> Result<(i32, OwnedFd, Gate), StartError> {
+    standby: Option<&Standby>,
+) -> Result<Started, StartError> {
     let failed = |step| move |error| StartError { step, error };
-    let (ours, theirs) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(failed("making a socket pair"))?;
+    let pair = || {
+        let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+        socketpair(AddressFamily::UNIX, kind, flags, None).map_err(failed("making a socket pair"))
+    };
+    let (ours, theirs) = pair()?;
+    let (orders, order_taker) = standby.map(|_| pair()).transpose()?.unzip();
     let arguments = pointers(&image.arguments);
     let environment = pointers(&image.environment);
+    let standby_arguments =
+        standby.map_or(Vec::new(), |standby| pointers(&standby.image.arguments));
+    let standby_environment =
+        standby.map_or(Vec::new(), |standby| pointers(&standby.image.environment));
+    let standby = standby.zip(order_taker.as_ref()).map(|(standby, channel)| {
+        let words = Words {
+            arguments: &standby_arguments,
+            environment: &standby_environment,
+        };
+        (standby, words, channel)
+    });
     let parent = std::process::id() as i32;
     // SAFETY: there is one thread, so the child has a consistent copy of everything.
     let process = check(unsafe { libc::fork() }.into()).map_err(failed("forking"))? as i32;
     if process == 0 {
-        drop(ours);
-        let (step, error) = child(
-            image,
-            &arguments,
-            &environment,
-            filter,
-            mask,
-            &theirs,
-            parent,
-        );
+        drop((ours, orders));
+        let words = Words {
+            arguments: &arguments,
+            environment: &environment,
+        };
+        let (step, error) = child(image, &words, filter, mask, &theirs, parent, standby);
         let mut report = [0; 8];
         report[..4].copy_from_slice(&(step as u32).to_ne_bytes());
         report[4..].copy_from_slice(&error.raw_os_error().to_ne_bytes());
@@ -134,7 +155,12 @@ pub fn start(
         _ => None,
     });
     match listener {
-        Some(listener) => Ok((process, listener, Gate(ours))),
+        Some(listener) => Ok(Started {
+            process,
+            listener,
+            gate: Gate(ours),
+            orders: orders.map(Orders::new),
+        }),
         None if received.bytes == report.len() => Err(decode(report)),
         None => Err(StartError {
             step: "waiting for the listener",
@@ -163,12 +189,12 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
 /// What the child does; returns only when a step fails.
 fn child(
     image: &Image,
-    arguments: &[*const libc::c_char],
-    environment: &[*const libc::c_char],
+    words: &Words,
     filter: &[sock_filter],
     mask: &SignalMask,
     channel: &OwnedFd,
     parent: i32,
+    standby: Option<(&Standby, Words, &OwnedFd)>,
 ) -> (usize, Errno) {
     // SAFETY: plain system calls; failures leave the process in the parent's group, without a terminal of its own.
     unsafe {
@@ -222,6 +248,11 @@ fn child(
     if !matches!(rustix::io::read(channel, &mut [0; 1]), Ok(1)) {
         return (2, Errno::PIPE);
     }
+    if let Some((standby, words, orders)) = standby {
+        if let Err(error) = standby::fork_off(standby, &words, mask, (orders, channel), parent) {
+            return (5, error);
+        }
+    }
     if let Some((loader, number)) = &image.loader {
         // SAFETY: the number is free: this process has opened nothing there.
         if unsafe { libc::dup3(loader.as_raw_fd(), *number, libc::O_CLOEXEC) } < 0 {
@@ -235,8 +266,8 @@ fn child(
             libc::SYS_execveat,
             image.program.as_raw_fd(),
             c"".as_ptr(),
-            arguments.as_ptr(),
-            environment.as_ptr(),
+            words.arguments.as_ptr(),
+            words.environment.as_ptr(),
             libc::AT_EMPTY_PATH,
             image.cookie,
         );

@@ -105,7 +105,7 @@ pub enum End {
 }
 
 impl End {
-    fn of(status: i32) -> Self {
+    pub(super) fn of(status: i32) -> Self {
         if libc::WIFEXITED(status) {
             Self::Exited(libc::WEXITSTATUS(status))
         } else {

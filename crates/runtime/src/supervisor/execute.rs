@@ -8,8 +8,11 @@
 //! memory with the arguments on its stack; from within that, where nobody else's memory is at risk (a `vfork` child shares its parent's),
 //! the interpreter, with the arguments that the kernel would have made.
 
+use rustix::fs::{stat, FileType};
 use rustix::io::Errno;
+use rustix::process::Rlimit;
 
+use crate::kernel::thread::with_file_system_identity;
 use crate::kernel::trace::{Interrupted, Outcome, Traced};
 
 use super::call::{want, Call, Identity, Reply, Target};
@@ -92,7 +95,7 @@ pub fn loader_number(limit: u64) -> Option<i32> {
 
 /// Whether somebody may execute a file at all.
 pub fn check_executable(metadata: &Metadata) -> Result<(), Errno> {
-    let is_file = metadata.is(rustix::fs::FileType::RegularFile);
+    let is_file = metadata.is(FileType::RegularFile);
     if is_file && metadata.mode & 0o111 != 0 {
         Ok(())
     } else {
@@ -154,6 +157,10 @@ pub fn execute(call: &Call, given: Arguments) -> Reply {
             Ok(node)
         },
     )?;
+    let shield = call.shield;
+    shield
+        .objects
+        .admit(&shield.tree, &shield.contents, plan.program)?;
     let nul = call.address(given.path) + path.len() as u64;
     let arguments = [
         0,
@@ -167,18 +174,7 @@ pub fn execute(call: &Call, given: Arguments) -> Reply {
     trace(
         call,
         |traced, installed| start(call, &plan, shown, arguments, traced, installed),
-        |installed| {
-            if plan.script_arguments.is_empty() {
-                install_program(call, &plan, true, installed)
-            } else {
-                let blank =
-                    call.shield
-                        .listener
-                        .install(call.notification.id, &call.shield.blank, true)?;
-                installed.first = Some(blank);
-                install_program(call, &plan, false, installed)
-            }
-        },
+        |installed| with_room(call.task, || install(call, &plan, installed)),
     )
 }
 
@@ -187,20 +183,59 @@ fn find(call: &Call, directory: i32, path: &[u8], follow: bool) -> Result<Node, 
     match call.locate(directory, path, follow)? {
         Target::Node(node) => Ok(node),
         Target::Missing | Target::Undeclared => Err(Errno::NOENT),
-        Target::Host | Target::HostAt(_) => {
-            warn!("{}: not executed: it is in a region of kind host, and only protected programs are executed", Name(path));
-            Err(Errno::ACCESS)
-        }
+        Target::Host => refuse_host(call, &call.absolute(directory, path)?),
+        Target::HostAt(path) => refuse_host(call, &path),
     }
+}
+
+/// What is the host's is not executed; what is not there at all gives the error of that, because programs search directories by it.
+fn refuse_host(call: &Call, path: &[u8]) -> Result<Node, Errno> {
+    let credentials = call.credentials()?;
+    let path = super::procfs::absolute_self(call, path.to_vec());
+    let status = with_file_system_identity(
+        credentials.uid.file_system,
+        credentials.gid.file_system,
+        || stat(&*path),
+    )?;
+    if FileType::from_raw_mode(status.st_mode) == FileType::RegularFile {
+        warn!("{}: not executed: it is in a region of kind host, and only protected programs are executed", Name(&path));
+    }
+    Err(Errno::ACCESS)
 }
 
 fn permit(call: &Call, node: Node) -> Result<(), Errno> {
     let metadata = call.shield.tree.metadata(node);
-    if metadata.is(rustix::fs::FileType::Symlink) {
+    if metadata.is(FileType::Symlink) {
         return Err(Errno::LOOP);
     }
     check_executable(&metadata)?;
     call.permit(node, want::EXECUTE, Identity::FileSystem)
+}
+
+/// Runs `work`; if the caller's limit of open files leaves no room for descriptors, once more with a higher one: natively, `exec` takes none.
+fn with_room(task: Task, mut work: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
+    let result = work();
+    if result != Err(Errno::MFILE) {
+        return result;
+    }
+    let before = task.descriptor_limit(None)?;
+    let room = Rlimit {
+        current: before.maximum,
+        maximum: before.maximum,
+    };
+    task.descriptor_limit(Some(room))?;
+    let result = work();
+    task.descriptor_limit(Some(before))?;
+    result
+}
+
+fn install(call: &Call, plan: &Plan, installed: &mut Installed) -> Result<(), Errno> {
+    let is_program = plan.script_arguments.is_empty();
+    if !is_program && installed.first.is_none() {
+        let (shield, id) = (call.shield, call.notification.id);
+        installed.first = Some(shield.listener.install(id, &shield.blank, true)?);
+    }
+    install_program(call, plan, is_program, installed)
 }
 
 fn install_program(
@@ -210,8 +245,9 @@ fn install_program(
     installed: &mut Installed,
 ) -> Result<(), Errno> {
     let (shield, id) = (call.shield, call.notification.id);
-    let mut number = None;
-    if let Some((loader, ..)) = plan.loader {
+    let mut number = installed.loader;
+    if let (Some((loader, ..)), None) = (&plan.loader, number) {
+        let loader = *loader;
         let content = shield.contents.get(&shield.tree, loader, Form::Data)?;
         number = LOADER_NUMBERS.iter().copied().find(|&number| {
             let is_free = matches!(call.task.descriptor_status(number), Err(Errno::NOENT));
@@ -222,7 +258,6 @@ fn install_program(
                     .is_ok()
         });
         if number.is_none() {
-            warn!("a program was not executed: the descriptors for its loader, {LOADER_NUMBERS:?}, are all in use");
             return Err(Errno::MFILE);
         }
         installed.loader = number;

@@ -12,9 +12,11 @@ mod call;
 mod contents;
 mod directories;
 mod execute;
+pub mod health;
 mod init;
 mod look;
 mod names;
+mod objects;
 mod open;
 mod packs;
 mod pipe;
@@ -39,14 +41,16 @@ use rustix::fs::{statfs, FileType, OFlags};
 use rustix::io::Errno;
 use sconify_shield::{Index, ShieldError};
 
-use crate::executor::{Executor, ExitStatus, Launch};
-use crate::kernel::filter;
+use crate::executor::{Dlopen, Executor, ExitStatus, Launch};
+use crate::kernel::filter::{self, Rules};
 use crate::kernel::notify::Listener;
 use crate::kernel::process::{self, Image, StartError};
 use crate::kernel::signal::SignalMask;
+use crate::kernel::standby::Standby;
 
 use contents::{Contents, Form};
 use execute::Plan;
+use objects::Objects;
 use task::Memories;
 use tree::{Name, Node, Place, Tree};
 use writable::Inode;
@@ -61,6 +65,7 @@ pub(crate) struct Shield {
     contents: Contents,
     directories: directories::Directories,
     memories: Memories,
+    objects: Objects,
     /// Held for reading while a thread is traced, for writing while children are reaped.
     tracing: RwLock<()>,
     cookie: u64,
@@ -188,26 +193,57 @@ impl Executor for Supervisor {
         let cookie = u64::from_le_bytes(cookie);
         let blank = contents::blank_program()
             .map_err(|error| unsupported(format!("no memory files: {error}")))?;
-        let First { image, plan, shown } = First::prepare(
-            &tree,
-            &contents,
+        let objects = Objects::new(launch.dlopen);
+        let prepare = |program: &[u8], arguments| {
+            let environment = launch.environment.clone();
+            let directory = &launch.working_directory;
+            let first = First::prepare(
+                &tree,
+                &contents,
+                cookie,
+                program,
+                arguments,
+                environment,
+                directory,
+            )?;
+            objects
+                .admit(&tree, &contents, first.plan.program)
+                .map_err(|error| SupervisorError::Program {
+                    path: String::from_utf8_lossy(&tree.path(first.plan.program)).into_owned(),
+                    error,
+                })?;
+            Ok::<_, SupervisorError>(first)
+        };
+        let First { image, plan, shown } = prepare(&launch.program, launch.arguments)?;
+        let standby = health::of_program(&tree, &launch.program).and_then(|check| {
+            let null =
+                health::null_device().map_err(|error| unsupported(format!("/dev/null: {error}")));
+            let prepared = null.and_then(|null| {
+                let image = prepare(&check.program, check.arguments)?.image;
+                Ok(Standby { image, null })
+            });
+            prepared
+                .inspect_err(|error: &SupervisorError| warn!("the health check will fail: {error}"))
+                .ok()
+        });
+        let rules = Rules {
             cookie,
-            &launch.program,
-            launch.arguments,
-            launch.environment,
-            &launch.working_directory,
-        )?;
-        let (child, listener, gate) =
-            process::start(&image, &filter::program(cookie, launch.fork), &mask)?;
-        drop(image);
+            fork: launch.fork,
+            maps: launch.dlopen != Dlopen::Any,
+        };
+        let filter = filter::program(rules);
+        let started = process::start(&image, &filter, &mask, standby.as_ref())?;
+        let child = started.process;
+        drop((image, standby));
         info!("started {} as process {child}", Name(&launch.program));
         process::raise_descriptor_limit();
         let shield = Shield {
-            listener: Listener::new(listener),
+            listener: Listener::new(started.listener),
             tree,
             contents,
             directories: directories::Directories::default(),
             memories: Memories::default(),
+            objects,
             tracing: RwLock::new(()),
             cookie,
             child,
@@ -216,7 +252,13 @@ impl Executor for Supervisor {
             has_sysfs: is_file_system("/sys", SYSFS_MAGIC),
         };
         let workers = serve::Workers::start(shield, (plan, shown));
-        gate.release()?;
+        if let Some(orders) = started.orders {
+            // Before the program, which could take the name.
+            if let Err(error) = health::serve(orders) {
+                warn!("the health check will fail: its socket can't be made: {error}");
+            }
+        }
+        started.gate.release()?;
         let end = init::supervise(child, &workers.shield().tracing);
         workers.shield().tree.writable.objects.clear();
         Ok(end)

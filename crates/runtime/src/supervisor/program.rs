@@ -1,7 +1,10 @@
 //! How programs want to be started: by the kernel itself, by a loader, or by a script's interpreter.
 
-use object::elf::{FileHeader64, EM_X86_64, ET_DYN, ET_EXEC, PT_INTERP, PT_PHDR};
-use object::read::elf::{FileHeader, ProgramHeader};
+use object::elf::{
+    DynamicTag, FileHeader64, DT_NEEDED, DT_SONAME, DT_STRTAB, EM_X86_64, ET_DYN, ET_EXEC,
+    PT_INTERP, PT_LOAD, PT_PHDR,
+};
+use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use object::LittleEndian;
 use rustix::io::Errno;
 
@@ -172,6 +175,51 @@ pub fn redirect_interpreter(content: &mut [u8], loader: Option<i32>) -> Result<(
     Ok(())
 }
 
+/// What an object file says about shared objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// Its own name as a shared object (`DT_SONAME`).
+    pub name: Option<Vec<u8>>,
+    /// The names of those that it needs (`DT_NEEDED`).
+    pub needed: Vec<Vec<u8>>,
+}
+
+/// Reads the dynamic section of a program or shared object; anything else links to nothing.
+pub fn links(content: &[u8]) -> Links {
+    read_links(content).unwrap_or_default()
+}
+
+fn read_links(content: &[u8]) -> Option<Links> {
+    let headers = parse_header(content)
+        .ok()?
+        .program_headers(LittleEndian, content)
+        .ok()?;
+    let entries = headers
+        .iter()
+        .find_map(|header| header.dynamic(LittleEndian, content).ok()?)?;
+    let values = |tag: DynamicTag| {
+        entries
+            .iter()
+            .filter(move |entry| entry.d_tag(LittleEndian) == tag)
+            .map(|entry| entry.d_val(LittleEndian))
+    };
+    let address = values(DT_STRTAB).next()?;
+    let offset = headers.iter().find_map(|header| {
+        let within = address.checked_sub(header.p_vaddr(LittleEndian))?;
+        let holds =
+            header.p_type(LittleEndian) == PT_LOAD && within < header.p_filesz(LittleEndian);
+        holds.then(|| header.p_offset(LittleEndian).wrapping_add(within))
+    })?;
+    let text = |at: u64| {
+        let start = usize::try_from(offset.checked_add(at)?).ok()?;
+        crate::kernel::process::until_nul(content.get(start..)?).map(<[u8]>::to_vec)
+    };
+    Some(Links {
+        name: values(DT_SONAME).next().and_then(text),
+        needed: values(DT_NEEDED).filter_map(text).collect(),
+    })
+}
+
 fn parse_header(data: &[u8]) -> Result<&FileHeader64<LittleEndian>, ProgramError> {
     let header = FileHeader64::<LittleEndian>::parse(data).map_err(|_| ProgramError::Format)?;
     let kind = header.e_type.get(LittleEndian);
@@ -267,6 +315,15 @@ mod tests {
             redirect_interpreter(&mut content, Some(i32::MAX)).is_ok(),
             "28 bytes take any number"
         );
+    }
+
+    #[test]
+    fn the_dynamic_section_names_shared_objects() {
+        let links = links(&std::fs::read("/bin/true").unwrap());
+        assert_eq!(links.needed, [b"libc.so.6".to_vec()]);
+        assert_eq!(links.name, None);
+        assert_eq!(super::links(&blank()), Links::default());
+        assert_eq!(super::links(b"#!/bin/sh\n"), Links::default());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::call::{Answer, Call, Reply};
 use super::execute::{self, Arguments, Plan};
 use super::init::end;
 use super::record::Layout;
-use super::{directories, look, names, open, redirect, sockets, Shield};
+use super::{directories, look, names, objects, open, redirect, sockets, Shield};
 
 /// Workers at the start: one may decrypt a big file while another one serves.
 const WORKERS_AT_FIRST: usize = 2;
@@ -207,6 +207,7 @@ fn dispatch(call: &Call) -> Reply {
         libc::SYS_flistxattr => attributes::attribute_names(call, descriptor),
         libc::SYS_inotify_add_watch => look::watch(call),
 
+        libc::SYS_mmap => objects::map(call),
         libc::SYS_chdir => redirect::change_directory(call),
         libc::SYS_fchdir => directories::enter(call),
         libc::SYS_flock => directories::lock(call),

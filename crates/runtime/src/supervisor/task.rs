@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{openat, readlinkat, stat, Mode, OFlags, Stat, CWD};
 use rustix::io::Errno;
+use rustix::process::{prlimit, Pid, Resource, Rlimit};
 
 use crate::kernel::thread::with_file_system_identity;
 
@@ -67,6 +68,19 @@ impl Task {
             close_on_exec: flags & OFlags::CLOEXEC.bits() != 0,
             waits: flags & OFlags::NONBLOCK.bits() == 0,
         })
+    }
+
+    /// The limit of open files, after it was changed if one is given; returned is what it was before.
+    pub fn descriptor_limit(self, change: Option<Rlimit>) -> Result<Rlimit, Errno> {
+        let resource = Resource::Nofile;
+        let Some(limit) = change else {
+            let text = self.attempt(|| {
+                fs::read_to_string(self.file("limits"))
+                    .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            })?;
+            return parse_descriptor_limit(&text).ok_or(Errno::IO);
+        };
+        self.attempt(|| prlimit(Pid::from_raw(self.0), resource, limit))
     }
 
     /// The numbers in one of its directories, `fd` for instance.
@@ -150,6 +164,16 @@ pub struct Position {
     pub close_on_exec: bool,
     /// Whether calls on it wait: `O_NONBLOCK` is not set.
     pub waits: bool,
+}
+
+/// The line `Max open files  SOFT  HARD  files` of `/proc/PID/limits`.
+fn parse_descriptor_limit(text: &str) -> Option<Rlimit> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    let mut numbers = line.split_ascii_whitespace().map(|word| word.parse().ok());
+    let (current, maximum) = (numbers.next()?, numbers.next()?);
+    Some(Rlimit { current, maximum })
 }
 
 /// The user or group ids of a thread.

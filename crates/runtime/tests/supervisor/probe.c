@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -331,6 +332,16 @@ int main(int argc, char **argv)
         say("x32", syscall(0x40000000 | SYS_getpid));
         return 0;
     }
+    if (!strcmp(command, "map")) {
+        for (int i = 2; i < argc; i++) {
+            int fd = !strcmp(argv[i], "memory") ? memfd_create("m", 0) : open(argv[i], O_RDONLY);
+            if (!strcmp(argv[i], "memory"))
+                ftruncate(fd, 4096);
+            say(argv[i], mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0) == MAP_FAILED ? -1 : 0);
+        }
+        say("anonymous", mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? -1 : 0);
+        return 0;
+    }
     if (!strcmp(command, "fork")) {
         pid_t child = fork();
         if (child == 0)
@@ -349,6 +360,24 @@ int main(int argc, char **argv)
         pid_t child;
         int error = posix_spawn(&child, argv[2], NULL, NULL, argv + 2, environ);
         return error ? errno = error, say("spawn", -1), 0 : finish(child);
+    }
+    if (!strcmp(command, "crowded")) {
+        /* More descriptors in use than the limit allows from now on. */
+        struct rlimit limit;
+        while (fcntl(0, F_DUPFD_CLOEXEC, 0) < 70)
+            ;
+        getrlimit(RLIMIT_NOFILE, &limit);
+        limit.rlim_cur = 20;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        execv(argv[2], argv + 2);
+        say("exec", -1);
+        return 1;
+    }
+    if (!strcmp(command, "limit")) {
+        struct rlimit limit;
+        getrlimit(RLIMIT_NOFILE, &limit);
+        printf("%lu\n", (unsigned long)limit.rlim_cur);
+        return 0;
     }
     if (!strcmp(command, "exec")) {
         execv(argv[2], argv + 2);

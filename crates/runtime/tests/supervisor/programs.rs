@@ -59,6 +59,23 @@ fn programs_are_executed_in_every_way() {
 }
 
 #[test]
+fn programs_are_executed_without_room_for_descriptors() {
+    let mut plan = Plan::new();
+    let script = format!("#!{} limit\n", plan.path("app/probe"));
+    plan.encrypted("limit", script.as_bytes(), 0o755);
+    let world = plan.build();
+    for words in [
+        &["app/probe", "limit"][..],
+        &["app/static", "limit"],
+        &["app/limit"],
+    ] {
+        let program = world.path(words[0]);
+        let words = [&["crowded", &program], &words[1..]].concat();
+        assert_eq!(world.probe(&words).stdout(), "20\n", "{words:?}");
+    }
+}
+
+#[test]
 fn programs_know_themselves() {
     let world = world();
     let expected = |argv: &str| {
@@ -133,6 +150,8 @@ fn programs_of_the_host_are_not_executed() {
     let world = world();
     fs::copy("/bin/true", world.path("host/true")).unwrap();
     make_executable(world.path("host/true").as_ref());
+    let missing = world.probe(&["exec", &world.path("host/missing")]);
+    assert_eq!(missing.stdout(), "exec ENOENT\nnext descriptor 3\n");
     let run = world.probe(&["exec", &world.path("host/true")]);
     assert_eq!(run.stdout(), "exec EACCES\nnext descriptor 3\n");
     assert!(
@@ -158,6 +177,34 @@ fn without_fork_there_are_threads_only() {
         run(&["exec", &world.path("app/static"), "exit", "4"]).code(),
         4
     );
+}
+
+#[test]
+fn code_comes_from_where_it_may() {
+    let world = world();
+    fs::copy("/bin/true", world.path("host/true")).unwrap();
+    let libc = fs::canonicalize("/lib/x86_64-linux-gnu/libc.so.6").unwrap();
+    let libc = libc.to_str().unwrap();
+    let (data, host) = (world.path("app/data"), world.path("host/true"));
+    let words = ["app/probe", "map", libc, &data, &host, "memory"];
+    for (level, expected) in [
+        ("0", ["ok", "EPERM", "EPERM", "EPERM", "ok"]),
+        ("1", ["ok", "ok", "EPERM", "ok", "ok"]),
+        ("2", ["ok", "ok", "ok", "ok", "ok"]),
+    ] {
+        let run = world.run_with(&["--dlopen", level], &words);
+        let table = run.table();
+        let found = [libc, &data, &host, "memory", "anonymous"].map(|name| table[name].as_str());
+        assert_eq!(found, expected, "{level}: {}", run.log());
+        assert_eq!(
+            run.log().contains(&format!("{host}: not mapped")),
+            level != "2"
+        );
+    }
+    // Programs that are started later bring their own.
+    let script = "cat </dev/null && echo well";
+    let run = world.run_with(&["--dlopen", "0"], &["/bin/sh", "-c", script]);
+    assert_eq!(run.stdout(), "well\n");
 }
 
 #[test]

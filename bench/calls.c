@@ -1,0 +1,85 @@
+/* Times of single calls, in nanoseconds: `calls COUNT FILE...` prints, for each call, the median of rounds. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { ROUNDS = 9 };
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * 1e9 + time.tv_nsec;
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void open_one(const char *path)
+{
+    close(open(path, O_RDONLY));
+}
+
+static void stat_one(const char *path)
+{
+    struct stat status;
+    stat(path, &status);
+}
+
+static void getppid_one(const char *path)
+{
+    (void)path;
+    syscall(SYS_getppid);
+}
+
+static void report(const char *name, void (*call)(const char *), const char *path, int count)
+{
+    double rounds[ROUNDS];
+    for (int round = 0; round < ROUNDS; round++) {
+        double begin = now();
+        for (int i = 0; i < count; i++)
+            call(path);
+        rounds[round] = (now() - begin) / count;
+    }
+    qsort(rounds, ROUNDS, sizeof *rounds, compare);
+    printf("%s %.0f\n", name, rounds[ROUNDS / 2]);
+}
+
+/* The first open of each file and one pass over it, then both again; bytes per nanosecond show in the caller. */
+static void files(const char *name, const char *path)
+{
+    static char buffer[1 << 20];
+    for (int warm = 0; warm < 2; warm++) {
+        double begin = now();
+        int file = open(path, O_RDONLY);
+        double opened = now();
+        while (read(file, buffer, sizeof buffer) > 0)
+            ;
+        double done = now();
+        close(file);
+        printf("%s %s-open %.0f\n%s %s-read %.0f\n", name, warm ? "warm" : "cold", opened - begin, name, warm ? "warm" : "cold", done - opened);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    int count = atoi(argv[1]);
+    for (int i = 2; i < argc; i++)
+        files(strrchr(argv[i], '/') + 1, argv[i]);
+    report("untrapped", getppid_one, "", count * 10);
+    report("stat", stat_one, argv[2], count);
+    report("stat-missing", stat_one, "/data/missing", count);
+    report("stat-host", stat_one, "/proc/version", count);
+    report("open-host", open_one, "/dev/null", count);
+    report("open", open_one, argv[2], count);
+    return 0;
+}

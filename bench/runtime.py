@@ -1,0 +1,221 @@
+"""Measures the runtime against native containers in one run, and prints ratios: ``make bench-runtime``.
+
+Single calls, files of three sizes, ``import flask``, the start of a service, and the throughput of nginx, redis,
+PostgreSQL and Flask. Native and encrypted take turns, so that the machine's moods hit both; figures are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.flask import (
+    BIN,
+    NATIVE,
+    PROJECT,
+    SERVICE,
+    TARGETS,
+    alternate,
+    convert,
+    first_answer,
+    image_that_imports_flask,
+    import_flask,
+    quiet,
+    show,
+)
+from tests.e2e.corpus import services
+from tests.e2e.corpus.native import build
+from tests.e2e.corpus.services import Recipe
+
+THROUGHPUT_TARGET = "at least 0.97 of native"
+SIZES = {"4k": 4 << 10, "1m": 1 << 20, "100m": 100 << 20}
+CALLS = 2000
+
+
+def address(name: str) -> str:
+    """Return the address of a container."""
+    return quiet("docker", "inspect", "--format", "{{.NetworkSettings.IPAddress}}", name).strip()
+
+
+@contextmanager
+def serving(image: str, probe: Callable[[str], object]) -> Iterator[str]:
+    """Run a service and yield its address once ``probe`` does not fail for it."""
+    name = quiet("docker", "run", "--detach", "--rm", image).strip()
+    try:
+        where = address(name)
+        for attempt in range(600):
+            try:
+                probe(where)
+                break
+            except SystemExit:
+                if attempt == 599:
+                    raise
+                time.sleep(0.1)
+        yield where
+    finally:
+        quiet("docker", "rm", "--force", name)
+
+
+def connects(port: int) -> Callable[[str], object]:
+    """Return a probe that succeeds when a port takes connections."""
+    return lambda where: quiet("bash", "-c", f"exec 3<>/dev/tcp/{where}/{port}")
+
+
+def make(recipe: Recipe, environment: dict[str, str]) -> tuple[str, str]:
+    """Build and convert; return the names of the native and the encrypted image."""
+    with tempfile.TemporaryDirectory() as context:
+        native = build(recipe.name, recipe.dockerfile, recipe.files, Path(context))
+    encrypted = native.replace(":native", ":encrypted")
+    command = [str(BIN / "sconify_image"), f"--from={native}", f"--to={encrypted}", "--overwrite", *recipe.options]
+    quiet(*command, environment=environment)
+    return native, encrypted
+
+
+def calls_recipe(work: Path) -> Recipe:
+    """A static program that times system calls, and files for it."""
+    program = work / "calls"
+    quiet("cc", "-O2", "-static", "-o", str(program), str(PROJECT / "bench/calls.c"))
+    data = work / "data"
+    data.mkdir()
+    for name, size in SIZES.items():
+        (data / name).write_bytes(os.urandom(size))
+    command = str(["/calls", str(CALLS), *(f"/data/{name}" for name in SIZES)]).replace("'", '"')
+    dockerfile = f"FROM scratch\nCOPY calls /calls\nCOPY data /data\nCMD {command}\n"
+    return Recipe("calls", dockerfile, ("--binary=/calls", "--dir=/data"), {"calls": program, "data": data})
+
+
+def measure_calls(runs: int, environment: dict[str, str]) -> None:
+    """Print the time of single calls, and of opening and reading files."""
+    with tempfile.TemporaryDirectory() as work:
+        images = make(calls_recipe(Path(work)), environment)
+    figures: dict[str, dict[str, list[float]]] = {image: {} for image in images}
+    for _ in range(runs):
+        for image in images:
+            for line in quiet("docker", "run", "--rm", image).splitlines():
+                name, _, value = line.rpartition(" ")
+                figures[image].setdefault(name, []).append(float(value) / 1000)
+    native, encrypted = (figures[image] for image in images)
+    for name, values in native.items():
+        a, b = statistics.median(values), statistics.median(encrypted[name])
+        size = SIZES.get(name.partition(" ")[0], 0)
+        rate = f", {size / b / 1000:.2f} GB/s encrypted" if name.endswith("read") else ""
+        print(f"{name}: native {a:.2f} us, encrypted {b:.2f} us, ratio {b / a:.1f}{rate}", flush=True)
+
+
+def throughput(
+    name: str,
+    images: tuple[str, str],
+    probe: Callable[[str], object],
+    load: Callable[[str], float],
+    runs: int,
+    prepare: Callable[[str], object] | None = None,
+) -> None:
+    """Print requests per second of both images; both serve at the same time and are asked in turn."""
+    with serving(images[0], probe) as native, serving(images[1], probe) as encrypted:
+        if prepare is not None:
+            for where in (native, encrypted):
+                prepare(where)
+        figures = alternate(load, (native, encrypted), runs)
+    a, b = (statistics.median(figures[where]) for where in (native, encrypted))
+    low, high = min(figures[encrypted]), max(figures[encrypted])
+    print(
+        f"{name}: native {a:.0f}/s ({min(figures[native]):.0f}..{max(figures[native]):.0f}), "
+        f"encrypted {b:.0f}/s ({low:.0f}..{high:.0f}), ratio {b / a:.3f} ({THROUGHPUT_TARGET})",
+        flush=True,
+    )
+
+
+def number(pattern: str, text: str) -> float:
+    """Return the number that a load generator reports."""
+    match = re.search(pattern, text)
+    if match is None:
+        sys.exit(f"no {pattern} in\n{text}")
+    return float(match[1])
+
+
+def wrk(url: str, seconds: int) -> Callable[[str], float]:
+    """Return a load of eight connections on a URL with ``{}`` for the address."""
+    return lambda where: number(
+        r"Requests/sec:\s*([\d.]+)", quiet("wrk", "-t1", "-c8", f"-d{seconds}s", url.format(where))
+    )
+
+
+def measure_services(runs: int, seconds: int, environment: dict[str, str]) -> None:
+    """Print the throughput of each service."""
+    with tempfile.TemporaryDirectory() as work:
+        images = make(services.nginx(Path(work)), environment)
+    for size in ("1k", "1m"):
+        load = wrk(f"http://{{}}:8080/{size}", seconds)
+        throughput(f"nginx, {size}", images, connects(8080), load, runs)
+
+    images = make(services.redis(), environment)
+    client = ("docker", "run", "--rm", "--entrypoint=redis-benchmark", images[0], "-q", "-t", "set", "-P", "4", "-h")
+
+    def redis_load(where: str) -> float:
+        return number(r"SET: ([\d.]+) requests per second", quiet(*client, where, "-n", str(60_000 * seconds)))
+
+    throughput("redis, SET with append-only file", images, connects(6379), redis_load, runs)
+
+    images = make(services.postgres(), environment)
+    pgbench = (
+        "docker",
+        "run",
+        "--rm",
+        f"--entrypoint={services.POSTGRES_PROGRAMS}/pgbench",
+        images[0],
+        "-U",
+        "postgres",
+    )
+
+    def postgres_load(where: str) -> float:
+        report = quiet(*pgbench, "-h", where, "-c", "4", "-S", "-T", str(seconds), "-n", "postgres")
+        return number(r"tps = ([\d.]+)", report)
+
+    def fill(where: str) -> None:
+        quiet(*pgbench, "-h", where, "-i", "-q", "-s", "5", "postgres")
+
+    throughput("PostgreSQL, pgbench -S", images, connects(5432), postgres_load, runs, fill)
+
+
+def main() -> None:
+    """Build, convert, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=7, help="runs of each measurement")
+    parser.add_argument("--seconds", type=int, default=3, help="seconds of load of each run")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        environment = {**os.environ, "HOME": home}
+        try:
+            measure_calls(options.runs, environment)
+            measure_flask(options.runs, options.seconds, environment)
+            measure_services(options.runs, options.seconds, environment)
+        finally:
+            quiet(str(BIN / "sconify"), "embedded", "stop", environment=environment)
+
+
+def measure_flask(runs: int, seconds: int, environment: dict[str, str]) -> None:
+    """Print the start of the Flask example, its import, and its throughput."""
+    quiet(str(PROJECT / "examples/flask/build.sh"), NATIVE)
+    encrypted = "sconify-bench/flask:encrypted"
+    convert(NATIVE, encrypted, *SERVICE, environment=environment)
+    starts = alternate(first_answer, (NATIVE, encrypted), runs)
+    show("start to first answer", starts[NATIVE], starts[encrypted], note=f"({TARGETS['start to first answer']})")
+    importing = image_that_imports_flask(NATIVE)
+    imported = "sconify-bench/import:encrypted"
+    convert(importing, imported, "--dir=/usr/lib/python3", "--dir=/usr/lib/python3.11", environment=environment)
+    imports = alternate(import_flask, (importing, imported), runs)
+    show("import flask", imports[importing], imports[imported], note=f"({TARGETS['import flask']})")
+    load = wrk("https://{}:4996/", seconds)
+    throughput("Flask over HTTPS", (NATIVE, encrypted), connects(4996), load, runs)
+
+
+if __name__ == "__main__":
+    main()
