@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ MODES = {
 def native(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = tmp_path_factory.mktemp("calls")
     run("cc", "-O1", "-static", "-o", f"{directory}/calls", *map(str, SOURCE.glob("*.c")))
-    (directory / "seed").write_text("of the image")
+    (directory / "canary-name").write_text("canary-content")
+    command = json.dumps(["/calls", TOP, "/dev"])
     (directory / "Dockerfile").write_text(
-        f'FROM scratch\nCOPY calls /calls\nCOPY seed /data/seed\nVOLUME /data\nCMD ["/calls", "{TOP}", "/proc"]\n'
+        f"FROM scratch\nCOPY calls /calls\nCOPY canary-name /data/canary-name\nVOLUME /data\nCMD {command}\n"
     )
     run("docker", "build", "--quiet", f"--tag={NATIVE}", str(directory))
     return NATIVE
@@ -53,5 +55,5 @@ def test_the_image_shows_nothing_of_its_volumes(encrypted: dict[str, Any]) -> No
         exported = subprocess.run(["docker", "export", container], capture_output=True, check=True).stdout
     finally:
         run("docker", "rm", container)
-    assert b"seed" not in exported
+    assert b"canary-" not in exported
     assert "VOLUME /data is ephemeral" in encrypted["stderr"]
