@@ -70,7 +70,8 @@ def health_check(
             commands = tuple(dict.fromkeys(_commands(text)))
         case _:
             raise UserError(
-                f"the native image's HEALTHCHECK has the test {json.dumps(test)[:80]}, expected CMD or CMD-SHELL"
+                f"the native image's HEALTHCHECK has the test {json.dumps(test)[:80]}, expected CMD or CMD-SHELL",
+                remedy="give the native image a HEALTHCHECK of one of these forms",
             )
     program = locate(view, argv[0], environment=environment, working_dir=working_dir)
     return HealthCheck(argv=argv, program=program.path, commands=(argv[0], *commands))
