@@ -1,7 +1,7 @@
 """Real evidence that platforms made: quotes, reports and certificates that public projects publish.
 
-They are not part of this project. Tests that need them look for ``shared/vectors`` beside the project or above it, or
-where SCONIFY_VECTORS says, and are skipped when there is none.
+They are not part of this project. Tests that need them look for a vectors directory where SCONIFY_VECTORS says, or
+beside the project, and are skipped when there is none.
 """
 
 from __future__ import annotations

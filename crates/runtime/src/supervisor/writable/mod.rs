@@ -2,7 +2,7 @@
 //!
 //! A [`FileSystem`] keeps names, attributes and contents. Which one stands behind a region is decided when the tree is made; all system calls are served
 //! alike. The content of a file is a memory file, handed to the program writable, so that reads, writes, mappings and locks are the kernel's own. See
-//! `docs/decisions/0007-writable-regions.md`.
+//! `docs/decisions/0010-writable-regions.md`.
 
 mod directory;
 mod ephemeral;
