@@ -17,7 +17,7 @@ from sconify.program.launch import BINARY_FS, LaunchManifest, measurement, runti
 from sconify.shield.protect import INDEX
 
 MAX_TRIED = 20_000
-"""Manifests that are hashed to explain a measurement, each in some microseconds."""
+"""Manifests that are hashed to explain a measurement; they take less than a second together."""
 
 _USUAL = {
     "SCONE_HEAP": [str(megabytes << 20) for megabytes in (64, 128, 256, 512, 1024, 2048, 4096, 8192, 12288)],

@@ -67,8 +67,8 @@ def record(run: Run, *, show: Callable[[bytes], None], note: Callable[[str], Non
         note: Is told what happens.
 
     Raises:
-        UserError: The engine has no such image, it names no program, or that opens nothing.
-        ServiceError: strace is missing here, or the engine fails or forbids it.
+        UserError: The engine has no such image, it names no program, none that can be run, or one that opens nothing.
+        ServiceError: strace is missing here, or the engine fails.
     """
     tracer = _Tracer.of_this_machine()
     engine = Engine()
@@ -93,9 +93,9 @@ def record(run: Run, *, show: Callable[[bytes], None], note: Callable[[str], Non
     finally:
         engine.close()
     if not text.strip():
-        raise ServiceError(
-            f"nothing was recorded; the container ended with {exit_code}",
-            remedy="look at what it printed: the engine must let programs trace their children (ptrace)",
+        raise UserError(
+            f"nothing was recorded: the container ended with {exit_code} before a program ran",
+            remedy="look at what it printed: name a program that the image has after --, and let the engine allow ptrace",
         )
     paths = traced_paths(text, working_dir=working_dir, source=f"the record of {run.image}")
     real = tuple(path for path in paths if not path.startswith(_UNREAL))
