@@ -15,6 +15,7 @@ from sconify.attestation.evidence import cas_report_data
 from sconify.attestation.judge import Mode
 from sconify.cas import metrics
 from sconify.cas.access import Caller
+from sconify.cas.console.pages import Console
 from sconify.cas.errors import BadRequestError, UnauthenticatedError
 from sconify.cas.health import Health
 from sconify.cas.http import Api, body, caller_or_none, json_response, not_found, parse_body, require_method
@@ -45,9 +46,10 @@ class ClientApi(Api):
         limit: Limits the requests of each address.
         key: The CAS key.
         mode: The mode that the CAS shows.
+        console: The pages for people; None: there are none.
     """
 
-    ROUTES = ("/session", _SESSIONS, "/v1/history", "/v1/values", *_OF_ITSELF)
+    ROUTES = ("/console", "/session", _SESSIONS, "/v1/history", "/v1/values", *_OF_ITSELF)
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class ClientApi(Api):
         limit: RateLimit,
         key: CasKey,
         mode: Mode,
+        console: Console | None = None,
     ) -> None:
         super().__init__("client", limit=limit)
         self._health = health
@@ -67,13 +70,19 @@ class ClientApi(Api):
         self._provisioning = provisioning
         self._key = key
         self._mode = mode
+        self._console = console
 
     def handle(self, request: Request) -> Response:
         """Route a request."""
         path = request.path
+        if self._console is not None and self._console.has(path):
+            return self._console.handle(request)
         if path in _OF_ITSELF:
             return self._self(request)
         self._provisioning.require()
+        return self._of_sessions(request, path)
+
+    def _of_sessions(self, request: Request, path: str) -> Response:
         if path == _SESSIONS and request.method == "GET":
             return self._list(request)
         if path in _CREATE:

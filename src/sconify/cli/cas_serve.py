@@ -21,6 +21,7 @@ from sconify.cas.server import Address, CasServer
 from sconify.cas.service import Cas
 from sconify.cli.cas_store import master_key_options, master_key_provider, store_options
 from sconify.errors import ServiceError
+from sconify.policy.keyhash import decode_key_hash, encode_key_hash
 
 _CHECKPOINT_SECONDS = 10
 
@@ -105,6 +106,14 @@ class _AddressType(click.ParamType[Address]):
     show_default=True,
     help="Requests a second that each address may send to each API; 0: as many as it likes.",
 )
+@click.option("--console/--no-console", default=True, show_default=True, help="Pages for people at /console.")
+@click.option(
+    "--operator",
+    "operators",
+    multiple=True,
+    metavar="HASH",
+    help="Key hash of who may see everything at /console, besides the owner; may be repeated.",
+)
 @click.option("--ready-fd", type=click.IntRange(min=1), help="Write a line to this descriptor when the CAS serves.")
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only, not each request.")
 def serve(
@@ -124,6 +133,8 @@ def serve(
     accept_older_database: bool,
     require_provisioning: bool,
     rate_limit: float,
+    console: bool,
+    operators: tuple[str, ...],
     ready_fd: int | None,
     quiet: bool,
 ) -> None:
@@ -151,6 +162,8 @@ def serve(
         accept_older_database=accept_older_database,
         require_provisioning=require_provisioning,
         rate_limit=rate_limit,
+        console=console,
+        operators=[encode_key_hash(decode_key_hash(operator)) for operator in operators],
     )
     threading.Thread(target=renew_for_ever, args=[cas.collateral, stop], name="collateral", daemon=True).start()
     try:
