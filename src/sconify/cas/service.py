@@ -28,11 +28,13 @@ from sconify.cas.release import Release
 from sconify.cas.resolution import Resolver
 from sconify.cas.runs import Runs, RunTokens
 from sconify.cas.sealing import Authenticator, derive_key
+from sconify.cas.self_evidence import SelfEvidence
 from sconify.cas.sessions import Sessions
 from sconify.cas.store import Store
 from sconify.cas.values import PublicValues
 from sconify.cas.volumes import VolumeStates
 from sconify.errors import UserError
+from sconify.las.provider import Provider
 
 MASTER_KEY_FILE = "master.key"
 AUDIT_LOG = "audit.jsonl"
@@ -51,6 +53,7 @@ class Cas:
         accept_older_database: Whether a database may be older than the audit log says it was: a restored backup.
         require_provisioning: Whether it serves nothing before an owner has provisioned it.
         rate_limit: Requests a second that each address may send to each API; 0: as many as it likes.
+        hardware: Gives evidence of the VM in which the CAS runs; None: it shows simulated evidence of itself.
         console: Whether it has pages for people.
         operators: Key hashes of those who may see everything there, besides the owner.
 
@@ -75,6 +78,7 @@ class Cas:
         accept_older_database: bool = False,
         require_provisioning: bool = False,
         rate_limit: float = 0,
+        hardware: Provider | None = None,
         console: bool = True,
         operators: Sequence[str] = (),
     ) -> None:
@@ -135,6 +139,7 @@ class Cas:
             fingerprints=Authenticator(self._store.root_key, purpose="console"),
             operators=operators,
         )
+        self.evidence = SelfEvidence(self.key, mode=mode, hardware=hardware)
         self.client_api = ClientApi(
             sessions,
             values=values,
@@ -143,6 +148,7 @@ class Cas:
             limit=RateLimit(rate_limit),
             key=self.key,
             mode=mode,
+            evidence=self.evidence,
             console=pages if console else None,
         )
         self.enclave_api = EnclaveApi(release, runs=self._runs, limit=RateLimit(rate_limit))
