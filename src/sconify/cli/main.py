@@ -17,9 +17,22 @@ from sconify.cli.lazy import LazyGroup
 from sconify.errors import BugError, UserError
 
 _NAMES = (
-    "attest", "cas", "decrypt", "diff", "embedded", "init", "inspect", "las", "measure", "platform", "session", "trace",
-    "verify", "volume",
-)  # fmt: skip
+    "attest",
+    "cas",
+    "debug",
+    "decrypt",
+    "diff",
+    "embedded",
+    "init",
+    "inspect",
+    "las",
+    "measure",
+    "platform",
+    "session",
+    "trace",
+    "verify",
+    "volume",
+)
 _COMMANDS = {
     **{name: f"sconify.cli.{name}:{name}" for name in _NAMES},
     "files": "sconify.cli.measure:files",
