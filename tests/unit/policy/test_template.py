@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sconify.errors import UserError
@@ -72,6 +72,7 @@ def test_a_predecessor_is_named() -> None:
     assert parse_session(text).security.attestation.tolerate == ()
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(
     st.lists(NASTY, min_size=1, max_size=4),
     st.dictionaries(NASTY.filter(lambda name: name and "=" not in name), NASTY, max_size=4),
