@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the project needs and this machine lacks: an engine to run images, skopeo for
+# Installs the Debian packages that the project needs and this machine lacks: engines to run images, skopeo for
 # transports, mmdebstrap for real base images, a C compiler for the native parts.
 set -euo pipefail
 
@@ -17,8 +17,10 @@ packages=(
     libnss3-tools
     mmdebstrap
     musl
+    netavark
     openssl
     pkg-config
+    podman
     postgresql
     python3-dev
     python3-venv
