@@ -258,11 +258,14 @@ impl Memories {
             )
         })?;
         let file = Arc::new(File::from(file));
+        let now = Instant::now();
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Most of those that are too old are of threads that have ended.
+        open.retain(|_, (_, since)| now.duration_since(*since) < MEMORY_LIFETIME);
         if open.len() >= MEMORIES {
             open.clear();
         }
-        open.insert(task.0, (Arc::clone(&file), Instant::now()));
+        open.insert(task.0, (Arc::clone(&file), now));
         Ok(file)
     }
 
@@ -407,6 +410,21 @@ mod tests {
             Err(Errno::NAMETOOLONG)
         );
         assert_eq!(memories.read_path(task, 1), Err(Errno::FAULT));
+    }
+
+    #[test]
+    fn memories_too_old_to_be_used_are_closed() {
+        let memories = Memories::default();
+        let open = |memories: &Memories| memories.0.lock().unwrap().len();
+        let process = Task(std::process::id() as i32);
+        for thread in process.numbers("task").unwrap() {
+            // One of another test may have ended.
+            let _ = memories.get(Task(thread));
+        }
+        assert!(open(&memories) > 1);
+        std::thread::sleep(2 * MEMORY_LIFETIME);
+        memories.get(process).unwrap();
+        assert_eq!(open(&memories), 1);
     }
 
     #[test]
