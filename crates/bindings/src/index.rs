@@ -194,13 +194,7 @@ impl Index {
         Ok(PyBytes::new(py, &content))
     }
 
-    fn extract(
-        &self,
-        py: Python<'_>,
-        path: &[u8],
-        root: PathBuf,
-        output: PathBuf,
-    ) -> PyResult<()> {
+    fn extract(&self, py: Python<'_>, path: &[u8], root: PathBuf, output: PathBuf) -> PyResult<()> {
         let entry = self.find(path)?;
         py.detach(|| {
             let created = OpenOptions::new()

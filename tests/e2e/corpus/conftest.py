@@ -115,7 +115,7 @@ def podman_engine(home: dict[str, str], tmp_path_factory: pytest.TempPathFactory
     directory = tmp_path_factory.mktemp("podman")
     with podman(directory) as engine:
         engine.provide(debian(TOOLS), directory)
-        engine("run", "--detach", "--init", debian(TOOLS), "sleep", "infinity")
+        engine("run", "--detach", debian(TOOLS), "sleep", "infinity")
         # They listen on the bridges that are there when they start.
         run(str(COMMANDS / "sconify"), "embedded", "start", env=home)
         yield engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,12 +14,21 @@ import pytest
 
 from tests.containers import DOCKER, Engine
 
+LIMITS = ("--ulimit=nofile=16384:16384", "--ulimit=nproc=4096:4096")
+"""podman asks for higher limits than a root without CAP_SYS_RESOURCE can give."""
+
 
 @dataclass(frozen=True)
 class Podman(Engine):
     """podman, and the images that it was given: Docker's id by name."""
 
     images: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *words: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run a command of podman's."""
+        if words[0] == "run":
+            words = ("run", *LIMITS, *words[1:])
+        return super().__call__(*words, check=check, timeout=timeout)
 
     def provide(self, image: str, workdir: Path) -> None:
         """Give it an image that Docker has."""

@@ -4,7 +4,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -40,8 +40,8 @@ def explanation(**changes: Any) -> Explanation:
         plan=plan, program=SimpleNamespace(path="/usr/bin/<i>"), command=("probe", "a b"), working_directory="/app",
         environment={"PATH": "/usr/bin", "TOKEN": "hunter2"},
     )  # fmt: skip
-    values = {"choice": choice, "measurement": "ab" * 32, "measurement_depends_on": "", **changes}
-    return Explanation(**cast("dict[str, Any]", values))
+    values: dict[str, Any] = {"choice": choice, "measurement": "ab" * 32, "measurement_depends_on": "", **changes}
+    return Explanation(**values)
 
 
 class Tags(HTMLParser):

@@ -13,7 +13,7 @@ from pathlib import Path
 RESULTS = "/tmp/results.xml"
 ENDED_EARLY = re.compile(r"(?:\S+ \[.*?\] )?(test_\S+) (crashed|timed out|worker non-zero exit)")
 
-options = ["-j2", "--timeout=300", "--use=subprocess,decimal,tzdata", f"--junit-xml={RESULTS}"]
+options = ["-j2", "--timeout=900", "--use=subprocess,decimal,tzdata", f"--junit-xml={RESULTS}"]
 command = [sys.executable, "-m", "test", *options, *Path("/chosen/tests").read_text().split()]
 outcomes = {}
 with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=2, text=True, errors="replace") as tests:
