@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::attest::{Nonce, Signed};
 use crate::executor::{FileSystem, InjectedFile, Launch, Origin};
 use crate::manifest::Manifest;
+use crate::volumes::{Mount, MountFields};
 
 const FORMAT: &str = "sconify-config/1";
 
@@ -51,6 +52,8 @@ pub struct Configuration {
     pwd: String,
     file_system: FileSystemFields,
     injection_files: Vec<InjectedFileFields>,
+    #[serde(default)]
+    volumes: Vec<MountFields>,
 }
 
 #[derive(Deserialize)]
@@ -119,7 +122,16 @@ impl Configuration {
         Ok(configuration)
     }
 
-    /// What is to be launched: the program and its limits from the manifest, everything else from here.
+    /// The volumes that the program gets; they are still to be opened.
+    pub fn mounts(&self) -> Result<Vec<Mount>, ConfigError> {
+        let mounts = self.volumes.iter().enumerate().map(|(at, volume)| {
+            let rule = |(field, rule)| invalid(format!("volumes[{at}].{field}"), rule);
+            volume.read().map_err(rule)
+        });
+        mounts.collect()
+    }
+
+    /// What is to be launched: the program and its limits from the manifest, everything else from here, but for the volumes.
     pub fn into_launch(self, manifest: &Manifest) -> Result<Launch, ConfigError> {
         if self.command.is_empty() {
             return Err(invalid("command", "an array of at least one string"));
@@ -149,6 +161,7 @@ impl Configuration {
                 .enumerate()
                 .map(|(at, file)| file.open(at))
                 .collect::<Result<_, _>>()?,
+            volumes: Vec::new(),
             dlopen: manifest.dlopen(),
             fork: manifest.fork(),
         })

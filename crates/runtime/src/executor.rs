@@ -5,6 +5,7 @@ use std::ffi::CString;
 use sconify_shield::{FileSystemKey, RootTag};
 
 use crate::kernel::mapping::Mapping;
+use crate::volumes::OpenVolume;
 
 /// Where the protected file system stands and what opens it.
 pub struct FileSystem {
@@ -71,6 +72,8 @@ pub struct Launch {
     pub file_system: FileSystem,
     /// Files that exist in memory only.
     pub injected_files: Vec<InjectedFile>,
+    /// Volumes, each at a path where the image expects one.
+    pub volumes: Vec<OpenVolume>,
     /// Which shared objects may be mapped.
     pub dlopen: Dlopen,
     /// Whether `fork` and its kin may make processes (threads are always allowed).

@@ -35,6 +35,8 @@ pub enum Code {
     Bug = 119,
     /// A protected file is missing or is not what the index says.
     Integrity = 120,
+    /// Another run has taken a volume over.
+    Superseded = 121,
 }
 
 /// Why the runtime ends: what, why, and what to do.

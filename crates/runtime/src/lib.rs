@@ -14,3 +14,4 @@ pub mod net;
 pub mod settings;
 pub mod supervisor;
 pub mod version;
+pub mod volumes;

@@ -5,6 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use rustix::process::{set_dumpable_behavior, setrlimit, DumpableBehavior, Resource, Rlimit};
 use sconify_runtime::attest::{attest, Cas, Las, Patience, RETRY_TIME};
@@ -14,6 +15,7 @@ use sconify_runtime::kernel::mapping::Mapping;
 use sconify_runtime::manifest::{head_length, EmbeddedFiles, Manifest};
 use sconify_runtime::settings::{is_on, log_level, Settings};
 use sconify_runtime::supervisor::{health, Supervisor};
+use sconify_runtime::volumes::Ledger;
 use sconify_runtime::{info, log, version, warn};
 
 const OWN_BINARY: &str = "/proc/self/exe";
@@ -63,12 +65,18 @@ fn run() -> Result<u8, Failure> {
     if std::env::args_os().len() > 1 {
         info!("the arguments of the container are ignored: the policy gives the program's");
     }
+    let session = Arc::new(attested.session);
+    let ledger: Arc<dyn Ledger> = session.clone();
+    let mounts = attested.configuration.mounts()?;
     let mut launch = attested.configuration.into_launch(&manifest)?;
+    for mount in mounts {
+        launch.volumes.push(mount.open(&ledger)?);
+    }
     if let Some(files) = embedded {
         launch.file_system.origin = Origin::Embedded(binary.embedded(files)?);
     }
     let status = Supervisor.run(launch)?;
-    if let Err(error) = attested.session.report_exit(status) {
+    if let Err(error) = session.report_exit(status) {
         info!("the CAS was not told how the program ended: {error}");
     }
     Ok(exit_code(status))

@@ -4,6 +4,7 @@
 //! (`tls`) and the resolving of names (`net`) are ours. Its stack is otherwise reduced to HTTP/1.1: no proxies, no redirects, no cookies.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -13,12 +14,14 @@ use ureq::Agent;
 use zeroize::Zeroizing;
 
 use super::protocol::{
-    AttestAnswer, AttestRequest, Challenge, ChallengeRequest, ExitReport, Refusal,
+    AttestAnswer, AttestRequest, Challenge, ChallengeRequest, ExitReport, Refusal, StateReport,
 };
 use super::tls::{OtherKey, PinnedConnector, StubResolver};
 use crate::address::Address;
 use crate::executor::ExitStatus;
 use crate::net::ResolveError;
+use crate::volumes::{Ledger, LedgerError};
+use sconify_volume::State;
 
 /// How long the CAS may take.
 #[derive(Clone, Copy, Debug)]
@@ -181,6 +184,7 @@ impl Cas {
             address: self.address.clone(),
             key: self.key,
             token,
+            reports: Mutex::default(),
         }
     }
 
@@ -195,12 +199,11 @@ impl Cas {
 
     fn post(
         &self,
-        path: &'static str,
+        path: &str,
         token: Option<&str>,
         request: &impl Serialize,
     ) -> Result<Zeroizing<Vec<u8>>, CasError> {
-        let json =
-            serde_json::to_vec(request).map_err(|source| CasError::Malformed { path, source })?;
+        let json = serde_json::to_vec(request).expect("requests are plain objects");
         let mut post = self
             .agent
             .post(format!("https://{}{path}", self.address))
@@ -232,6 +235,8 @@ pub struct Session {
     address: Address,
     key: [u8; 32],
     token: Zeroizing<String>,
+    /// The client by which states of volumes are reported; it keeps its connection.
+    reports: Mutex<Option<Cas>>,
 }
 
 impl Session {
@@ -249,5 +254,41 @@ impl Session {
         };
         let cas = Cas::new(&self.address, self.key, EXIT_PATIENCE)?;
         cas.post("/v1/exit", Some(&self.token), &report).map(drop)
+    }
+}
+
+impl Ledger for Session {
+    fn record(&self, volume: &str, state: State) -> Result<(), LedgerError> {
+        let report = StateReport {
+            root: hex::encode(state.root),
+            counter: state.counter,
+        };
+        let mut client = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let attempt = |client: &mut Option<Cas>| {
+            if client.is_none() {
+                *client = Some(Cas::new(&self.address, self.key, Patience::default())?);
+            }
+            let cas = client.as_ref().expect("it was just made");
+            let path = format!("/v1/volumes/{volume}");
+            cas.post(&path, Some(&self.token), &report).map(drop)
+        };
+        let result = attempt(&mut client);
+        if result.is_err() {
+            // The next attempt gets a connection of its own.
+            *client = None;
+        }
+        result.map_err(|error| match &error {
+            CasError::Refused {
+                status: 400..500,
+                refusal,
+            } => {
+                let reasons = refusal
+                    .iter()
+                    .flat_map(|refusal| refusal.msg.iter().cloned());
+                let reasons: Vec<_> = std::iter::once(error.to_string()).chain(reasons).collect();
+                LedgerError::Refused(reasons.join(": "))
+            }
+            error => LedgerError::Away(error.to_string()),
+        })
     }
 }

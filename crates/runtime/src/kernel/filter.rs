@@ -149,6 +149,18 @@ const ABSENT: &[i64] = &[
     469, // file_setattr
 ];
 
+/// The calls that make files durable; `msync` too, which is asked for by a flag.
+const DURABLE: &[i64] = &[
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_sync_file_range,
+    libc::SYS_syncfs,
+    libc::SYS_sync,
+];
+
+/// Asynchronous input and output can make files durable without a call that is seen; programs that use it can do without.
+const UNSEEN_WRITES: &[i64] = &[libc::SYS_io_setup];
+
 /// Calls that only an administrator may make.
 const FORBIDDEN: &[i64] = &[
     libc::SYS_mount,
@@ -172,26 +184,51 @@ pub struct Rules {
     pub fork: bool,
     /// Whether the supervisor is asked before a file is mapped to be executed.
     pub maps: bool,
+    /// Whether there are volumes: what makes files durable is served, and so are mappings by which they may be written.
+    pub volumes: bool,
 }
 
 /// Makes the filter.
 pub fn program(rules: Rules) -> Vec<sock_filter> {
-    let Rules { cookie, fork, maps } = rules;
+    let Rules {
+        cookie,
+        fork,
+        maps,
+        volumes,
+    } = rules;
     let mut chain = Chain(Vec::with_capacity(2 * (SERVED.len() + ABSENT.len()) + 40));
     chain.load(OFFSET_ARCHITECTURE);
     chain.unless_equal(ARCHITECTURE, refuse(libc::ENOSYS));
     chain.load(OFFSET_NUMBER);
     chain.if_set(X32_BIT, refuse(libc::ENOSYS));
 
-    if maps {
+    if maps || volumes {
         // First, because the kernel runs the chain for each of these calls: its answer depends on their arguments.
         chain.branch(libc::SYS_mmap, |chain| {
-            chain.load(argument(2));
-            chain.unless_set(libc::PROT_EXEC as u32, ALLOW);
             chain.load(argument(3));
             chain.if_set(libc::MAP_ANONYMOUS as u32, ALLOW);
-            chain.end(NOTIFY);
+            if volumes {
+                chain.if_set(libc::MAP_SHARED as u32, NOTIFY);
+            }
+            if maps {
+                chain.load(argument(2));
+                chain.if_set(libc::PROT_EXEC as u32, NOTIFY);
+            }
+            chain.end(ALLOW);
         });
+    }
+    if volumes {
+        for &number in DURABLE {
+            chain.if_number(number, NOTIFY);
+        }
+        chain.branch(libc::SYS_msync, |chain| {
+            chain.load(argument(2));
+            chain.if_set(libc::MS_SYNC as u32, NOTIFY);
+            chain.end(ALLOW);
+        });
+        for &number in UNSEEN_WRITES {
+            chain.if_number(number, refuse(libc::ENOSYS));
+        }
     }
     for &number in REDIRECTED {
         chain.branch(number, |chain| {
@@ -274,11 +311,6 @@ impl Chain {
         self.end(action);
     }
 
-    fn unless_set(&mut self, bits: u32, action: u32) {
-        self.0.push(jump(BPF_JSET, bits, 1, 0));
-        self.end(action);
-    }
-
     fn if_number(&mut self, number: i64, action: u32) {
         self.branch(number, |chain| chain.end(action));
     }
@@ -349,6 +381,7 @@ mod tests {
             cookie: COOKIE,
             fork,
             maps: true,
+            volumes: false,
         }
     }
 
@@ -414,6 +447,36 @@ mod tests {
             ALLOW
         );
         assert_eq!(map(libc::PROT_READ, libc::MAP_PRIVATE, true), ALLOW);
+    }
+
+    #[test]
+    fn what_makes_files_durable_is_served_where_there_are_volumes() {
+        let answer = |number: i64, arguments, volumes| {
+            let rules = Rules {
+                maps: false,
+                volumes,
+                ..rules(true)
+            };
+            run(&program(rules), ARCHITECTURE, number as u32, arguments)
+        };
+        let mapping = |flags: i32| [0, 4096, 3, flags as u64, 3, 0];
+        for (volumes, expected) in [(true, NOTIFY), (false, ALLOW)] {
+            for &number in DURABLE {
+                assert_eq!(answer(number, [0; 6], volumes), expected);
+            }
+            let synchronous = [0, 4096, libc::MS_SYNC as u64, 0, 0, 0];
+            assert_eq!(answer(libc::SYS_msync, synchronous, volumes), expected);
+            let shared = mapping(libc::MAP_SHARED);
+            assert_eq!(answer(libc::SYS_mmap, shared, volumes), expected);
+        }
+        let others = [libc::MAP_PRIVATE, libc::MAP_SHARED | libc::MAP_ANONYMOUS];
+        for flags in others {
+            assert_eq!(answer(libc::SYS_mmap, mapping(flags), true), ALLOW);
+        }
+        let asynchronous = [0, 4096, libc::MS_ASYNC as u64, 0, 0, 0];
+        assert_eq!(answer(libc::SYS_msync, asynchronous, true), ALLOW);
+        let refused = refuse(libc::ENOSYS);
+        assert_eq!(answer(libc::SYS_io_setup, [0; 6], true), refused);
     }
 
     #[test]

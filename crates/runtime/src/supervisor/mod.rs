@@ -11,6 +11,7 @@ mod attributes;
 mod call;
 mod contents;
 mod directories;
+mod durability;
 mod embedded;
 mod execute;
 pub mod health;
@@ -141,6 +142,14 @@ pub enum SupervisorError {
         /// What `chdir` would give.
         error: Errno,
     },
+    /// A volume and the image don't fit.
+    #[error("volume at {path}: {reason}")]
+    Volume {
+        /// Where it is to be mounted.
+        path: String,
+        /// What does not fit.
+        reason: String,
+    },
     /// The kernel or the container lacks something.
     #[error("{what}; the kernel is {kernel}, 5.19 or later is needed (6.6 for speed)")]
     Unsupported {
@@ -187,7 +196,9 @@ impl Executor for Supervisor {
                 ))
             })?;
         let memories = usize::try_from(process::descriptor_ceiling() / 4).unwrap_or(usize::MAX);
-        let tree = Tree::new(index, launch.injected_files, memories);
+        let volumes = durability::mount(launch.volumes, &index)?;
+        let has_volumes = !volumes.is_empty();
+        let tree = Tree::new(index, launch.injected_files, memories, volumes);
 
         let mut cookie = [0; 8];
         process::random(&mut cookie)
@@ -232,6 +243,7 @@ impl Executor for Supervisor {
             cookie,
             fork: launch.fork,
             maps: launch.dlopen != Dlopen::Any,
+            volumes: has_volumes,
         };
         let filter = filter::program(rules);
         let started = process::start(&image, &filter, &mask, standby.as_ref())?;
@@ -260,8 +272,10 @@ impl Executor for Supervisor {
                 warn!("the health check will fail: its socket can't be made: {error}");
             }
         }
+        durability::keep(&workers);
         started.gate.release()?;
         let end = init::supervise(child, &workers.shield().tracing);
+        durability::finish(workers.shield());
         workers.shield().tree.writable.objects.clear();
         Ok(end)
     }

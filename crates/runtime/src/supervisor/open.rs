@@ -237,6 +237,10 @@ fn give_content(call: &Call, inode: Inode, wanted: Wanted) -> Reply {
     if !wanted.only_names() {
         flags |= wanted.flags & OFlags::TRUNC;
     }
+    if call.shield.tree.writable.volume(inode).is_some() {
+        // There is no disk beneath that could be written directly; older kernels refuse it.
+        flags.remove(OFlags::DIRECT);
+    }
     let file = super::writable::reopen(&content, flags)?;
     call.give_alone(file, wanted.flags.contains(OFlags::CLOEXEC))
 }

@@ -17,7 +17,7 @@ use super::call::{Answer, Call, Reply};
 use super::execute::{self, Arguments, Plan};
 use super::init::end;
 use super::record::Layout;
-use super::{directories, look, names, objects, open, redirect, sockets, Shield};
+use super::{directories, durability, look, names, open, redirect, sockets, Shield};
 
 /// Workers at the start: one may decrypt a big file while another one serves.
 const WORKERS_AT_FIRST: usize = 2;
@@ -207,7 +207,13 @@ fn dispatch(call: &Call) -> Reply {
         libc::SYS_flistxattr => attributes::attribute_names(call, descriptor),
         libc::SYS_inotify_add_watch => look::watch(call),
 
-        libc::SYS_mmap => objects::map(call),
+        libc::SYS_mmap => durability::map(call),
+        libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_sync_file_range => {
+            durability::sync_file(call)
+        }
+        libc::SYS_syncfs => durability::sync_file_system(call),
+        libc::SYS_sync => durability::sync_all(call),
+        libc::SYS_msync => durability::sync_mappings(call),
         libc::SYS_chdir => redirect::change_directory(call),
         libc::SYS_fchdir => directories::enter(call),
         libc::SYS_flock => directories::lock(call),

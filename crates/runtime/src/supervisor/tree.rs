@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{lstat, FileType};
 use rustix::io::Errno;
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::executor::InjectedFile;
 
 use super::task::{join, os_path};
-use super::writable::{parent, Inode, Last, Spot, Time, Walked, Writable};
+use super::writable::{parent, Inode, Last, Spot, Time, VolumeSystem, Walked, Writable};
 
 /// The device number of everything that the index lists: one that no disk has.
 pub const DEVICE: (u32, u32) = (0, 0xf_5c01);
@@ -133,7 +133,12 @@ const MENTIONS: usize = 4096;
 
 impl Tree {
     /// Lays the injected files over the index. At most `memories` contents of writable files are kept as memory files while nobody has them open.
-    pub fn new(index: Index, files: Vec<InjectedFile>, memories: usize) -> Self {
+    pub fn new(
+        index: Index,
+        files: Vec<InjectedFile>,
+        memories: usize,
+        volumes: Vec<Arc<VolumeSystem>>,
+    ) -> Self {
         let injected: Vec<_> = files
             .into_iter()
             .zip(INJECTED_INODES..)
@@ -156,7 +161,7 @@ impl Tree {
                 || open_directories[index.parent(entry.id()).0 as usize];
             open_directories.push(above && entry.is_directory() && entry.mode() & 0o111 == 0o111);
         }
-        let mut writable = Writable::new(&index, memories);
+        let mut writable = Writable::new(&index, memories, volumes);
         for file in &injected {
             writable.pin(&file.path, false);
         }

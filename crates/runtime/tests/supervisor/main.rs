@@ -2,6 +2,7 @@
 
 mod files;
 mod programs;
+mod volume;
 mod world;
 mod writable;
 
