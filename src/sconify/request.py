@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sconify.errors import UserError
 from sconify.image.compression import Compression
 from sconify.image.reference import ImageReference
 from sconify.image.registry import DEFAULT_ACCESS, RegistryAccess
 from sconify.program.launch import normal_variable
+
+if TYPE_CHECKING:
+    from sconify.volume.option import VolumeOption
 
 DEFAULT_LAS = "localhost:18766"
 """The LAS of the host on which the container runs (the seed document's default)."""
@@ -39,6 +43,7 @@ class Request:
     plain_directories: tuple[str, ...] = ()
     plain_files: tuple[str, ...] = ()
     host_paths: tuple[str, ...] = ()
+    volumes: tuple[VolumeOption, ...] = ()
     base: ImageReference | None = None
     command: str | None = None
     environment: tuple[tuple[str, str], ...] = ()

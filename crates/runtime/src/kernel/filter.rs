@@ -4,8 +4,8 @@
 //! whatever the arguments, so the length of the chain costs nothing for calls that pass.
 
 use libc::{
-    sock_filter, BPF_ABS, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_JUMP, BPF_K, BPF_LD, BPF_RET, BPF_STMT,
-    BPF_W,
+    sock_filter, BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_JUMP, BPF_K,
+    BPF_LD, BPF_RET, BPF_STMT, BPF_W,
 };
 
 /// `AUDIT_ARCH_X86_64`.
@@ -158,6 +158,25 @@ const DURABLE: &[i64] = &[
     libc::SYS_sync,
 ];
 
+/// The numbers of open files whose writes must be durable when they return.
+pub const SYNCHRONOUS: std::ops::Range<i32> = 960..1024;
+/// All of those numbers, and no other ones, are the first one in these bits.
+const SYNCHRONOUS_BITS: u32 = !63;
+/// `RWF_SYNC` and `RWF_DSYNC` of `pwritev2`.
+const RWF_SYNC_OR_DSYNC: u32 = 6;
+
+/// The calls that write, and in which argument the descriptor is that they write to.
+const WRITES: &[(i64, u32)] = &[
+    (libc::SYS_write, 0),
+    (libc::SYS_writev, 0),
+    (libc::SYS_pwrite64, 0),
+    (libc::SYS_pwritev, 0),
+    (libc::SYS_pwritev2, 0),
+    (libc::SYS_sendfile, 0),
+    (libc::SYS_splice, 2),
+    (libc::SYS_copy_file_range, 2),
+];
+
 /// Asynchronous input and output can make files durable without a call that is seen; programs that use it can do without.
 const UNSEEN_WRITES: &[i64] = &[libc::SYS_io_setup];
 
@@ -224,6 +243,33 @@ pub fn program(rules: Rules) -> Vec<sock_filter> {
         chain.branch(libc::SYS_msync, |chain| {
             chain.load(argument(2));
             chain.if_set(libc::MS_SYNC as u32, NOTIFY);
+            chain.end(ALLOW);
+        });
+        for &(number, target) in WRITES {
+            chain.branch(number, |chain| {
+                chain.load(argument(target));
+                chain.if_below(3, NOTIFY);
+                chain.if_synchronous(NOTIFY);
+                if number == libc::SYS_pwritev2 {
+                    chain.load(argument(5));
+                    chain.if_set(RWF_SYNC_OR_DSYNC, NOTIFY);
+                }
+                chain.end(ALLOW);
+            });
+        }
+        for &number in &[libc::SYS_dup, libc::SYS_dup2, libc::SYS_dup3] {
+            chain.branch(number, |chain| {
+                chain.load(argument(0));
+                chain.if_synchronous(NOTIFY);
+                chain.end(ALLOW);
+            });
+        }
+        chain.branch(libc::SYS_fcntl, |chain| {
+            chain.load(argument(0));
+            chain.unless_synchronous(ALLOW);
+            chain.load(argument(1));
+            chain.if_equal(libc::F_DUPFD as u32, NOTIFY);
+            chain.if_equal(libc::F_DUPFD_CLOEXEC as u32, NOTIFY);
             chain.end(ALLOW);
         });
         for &number in UNSEEN_WRITES {
@@ -306,6 +352,31 @@ impl Chain {
         self.end(action);
     }
 
+    fn if_equal(&mut self, value: u32, action: u32) {
+        self.0.push(jump(BPF_JEQ, value, 0, 1));
+        self.end(action);
+    }
+
+    fn if_below(&mut self, value: u32, action: u32) {
+        self.0.push(jump(BPF_JGE, value, 1, 0));
+        self.end(action);
+    }
+
+    /// Whether the descriptor that is loaded is one whose writes must be durable; it is not loaded any more then.
+    fn if_synchronous(&mut self, action: u32) {
+        self.mask(SYNCHRONOUS_BITS);
+        self.if_equal(SYNCHRONOUS.start as u32, action);
+    }
+
+    fn unless_synchronous(&mut self, action: u32) {
+        self.mask(SYNCHRONOUS_BITS);
+        self.unless_equal(SYNCHRONOUS.start as u32, action);
+    }
+
+    fn mask(&mut self, bits: u32) {
+        self.0.push(statement(BPF_ALU | BPF_AND | BPF_K, bits));
+    }
+
     fn if_set(&mut self, bits: u32, action: u32) {
         self.0.push(jump(BPF_JSET, bits, 0, 1));
         self.end(action);
@@ -371,6 +442,14 @@ mod tests {
                         step.jf
                     });
                 }
+                code if code == BPF_JMP | BPF_JGE | BPF_K => {
+                    at += usize::from(if accumulator >= step.k {
+                        step.jt
+                    } else {
+                        step.jf
+                    });
+                }
+                code if code == BPF_ALU | BPF_AND | BPF_K => accumulator &= step.k,
                 code => panic!("unexpected instruction {code:#x}"),
             }
         }
@@ -475,6 +554,39 @@ mod tests {
         }
         let asynchronous = [0, 4096, libc::MS_ASYNC as u64, 0, 0, 0];
         assert_eq!(answer(libc::SYS_msync, asynchronous, true), ALLOW);
+        for (descriptor, expected) in [
+            (1, NOTIFY),
+            (3, ALLOW),
+            (959, ALLOW),
+            (960, NOTIFY),
+            (1023, NOTIFY),
+            (1024, ALLOW),
+        ] {
+            let written = [descriptor, 0, 0, 0, 0, 0];
+            assert_eq!(
+                answer(libc::SYS_write, written, true),
+                expected,
+                "{descriptor}"
+            );
+            assert_eq!(answer(libc::SYS_write, written, false), ALLOW);
+        }
+        assert_eq!(answer(libc::SYS_pwritev2, [3, 0, 0, 0, 0, 2], true), NOTIFY);
+        assert_eq!(
+            answer(
+                libc::SYS_fcntl,
+                [961, libc::F_DUPFD as u64, 0, 0, 0, 0],
+                true
+            ),
+            NOTIFY
+        );
+        assert_eq!(
+            answer(
+                libc::SYS_fcntl,
+                [961, libc::F_GETFL as u64, 0, 0, 0, 0],
+                true
+            ),
+            ALLOW
+        );
         let refused = refuse(libc::ENOSYS);
         assert_eq!(answer(libc::SYS_io_setup, [0; 6], true), refused);
     }

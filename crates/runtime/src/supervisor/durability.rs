@@ -107,7 +107,7 @@ pub fn finish(shield: &Shield) {
 }
 
 /// The volume, and the file in it, that a descriptor of the caller shows.
-fn of_descriptor<'a>(call: &Call<'a>, descriptor: i32) -> Option<(&'a VolumeSystem, Inode)> {
+pub fn of_descriptor<'a>(call: &Call<'a>, descriptor: i32) -> Option<(&'a VolumeSystem, Inode)> {
     match call.node_of_descriptor(descriptor)? {
         Node::Writable(inode) => Some((call.shield.tree.writable.volume(inode)?, inode)),
         _ => None,

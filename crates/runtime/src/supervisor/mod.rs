@@ -29,6 +29,7 @@ mod redirect;
 mod rights;
 mod serve;
 mod sockets;
+mod synchronous;
 mod task;
 mod tree;
 mod writable;
