@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -61,7 +62,8 @@ def test_a_store_that_was_taken_back_changed_or_exchanged_is_refused(
         spoil()
         code, log = subject.refusal()
         assert code in (INTEGRITY, 117), f"{name}: {code}\n{log}"
-        assert expected in log and "data" in log, f"{name}:\n{log}"
+        assert expected in log, f"{name}:\n{log}"
+        assert "data" in log, f"{name}:\n{log}"
 
     put_back(new, subject.store)
     found, _ = subject.crash(0)
@@ -78,8 +80,6 @@ def test_nothing_of_a_volume_is_readable_on_the_disk(recorder: Callable[[str], R
 
 
 def test_a_second_writer_is_refused(recorder: Callable[[str], Recorder]) -> None:
-    import fcntl
-
     subject = recorder("locked-volume")
     subject.crash(0)
     with (subject.store / "volume.lock").open("w") as lock:
@@ -121,11 +121,11 @@ def truncate(new: Path, store: Path) -> None:
 def flip_rows(new: Path, store: Path, table: str) -> None:
     made = checkpointed(new, store.parent / "flipped")
     with sqlite3.connect(made / "volume.sqlite") as database:
-        rows = database.execute(f"SELECT id, data FROM {table}").fetchall()  # noqa: S608 - one of ours
+        rows = database.execute(f"SELECT id, data FROM {table}").fetchall()
         for number, data in rows:
             changed = bytearray(data)
             changed[len(changed) // 2] ^= 1
-            database.execute(f"UPDATE {table} SET data = ? WHERE id = ?", (bytes(changed), number))  # noqa: S608
+            database.execute(f"UPDATE {table} SET data = ? WHERE id = ?", (bytes(changed), number))
         database.commit()
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     put_back(made, store)

@@ -50,12 +50,12 @@ impl Volume {
     /// # Errors
     /// ENOENT, EISDIR, EINVAL, EFBIG.
     pub fn settle(&self, inode: u64, size: u64, times: &Times) -> Result<()> {
-        if self.attributes(inode)?.size > size {
+        let before = self.attributes(inode)?;
+        if before.size > size {
             self.truncate(inode, size)?;
         }
         let mut working = self.change_to_free()?;
-        let before = self.regular(&working, inode)?;
-        let mut attributes = before.clone();
+        let mut attributes = self.regular(&working, inode)?;
         attributes.size = size;
         attributes.atime = times.atime;
         attributes.mtime = times.mtime;

@@ -279,7 +279,7 @@ impl Ledger for Session {
         }
         result.map_err(|error| match &error {
             CasError::Refused {
-                status: 400..500,
+                status: 409,
                 refusal,
             } => {
                 let reasons = refusal

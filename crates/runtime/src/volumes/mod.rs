@@ -82,15 +82,19 @@ impl Mount {
         let reports = match self.policy {
             UpdatePolicy::RollbackProtected => {
                 let state = volume.state();
-                // Settled before the program runs: of several successors, the host has chosen this one, for ever.
-                ledger
-                    .record(&self.name, state)
-                    .map_err(|source| MountError::Unrecorded {
-                        name: self.name.clone(),
-                        path: shown,
-                        state,
-                        source,
-                    })?;
+                let is_recorded = self.recorded.counter == state.counter
+                    && self.recorded.root == Some(state.root);
+                if !is_recorded {
+                    // Settled before the program runs: of several successors, the host has chosen this one, for ever.
+                    ledger
+                        .record(&self.name, state)
+                        .map_err(|source| MountError::Unrecorded {
+                            name: self.name.clone(),
+                            path: shown,
+                            state,
+                            source,
+                        })?;
+                }
                 Some(Arc::new(Reports::new(&self, Arc::clone(ledger), state)))
             }
             UpdatePolicy::NoRollbackProtection | UpdatePolicy::Ephemeral => None,

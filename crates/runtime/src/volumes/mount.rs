@@ -6,9 +6,6 @@ use sconify_shield::FileSystemKey;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-/// How long a service goes on while the CAS is away, unless the policy says otherwise.
-const PATIENCE: Duration = Duration::from_secs(60 * 60);
-
 /// What becomes of a volume's changes, and which states of it are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -58,10 +55,8 @@ pub struct MountFields {
     update_policy: UpdatePolicy,
     root: Option<String>,
     counter: u64,
-    #[serde(default)]
     strict: bool,
-    #[serde(default)]
-    cas_absence_seconds: Option<u64>,
+    cas_absence_seconds: u64,
 }
 
 impl MountFields {
@@ -104,9 +99,7 @@ impl MountFields {
             policy: self.update_policy,
             recorded,
             strict: self.strict,
-            patience: self
-                .cas_absence_seconds
-                .map_or(PATIENCE, Duration::from_secs),
+            patience: Duration::from_secs(self.cas_absence_seconds),
         })
     }
 }
