@@ -104,6 +104,7 @@ def mix(old: Path, new: Path, store: Path) -> None:
         rows = database.execute("SELECT id, data FROM node").fetchall()
     with sqlite3.connect(new / "volume.sqlite") as database:
         database.executemany("REPLACE INTO node(id, data) VALUES (?, ?)", rows)
+        database.commit()
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     put_back(new, store)
 
