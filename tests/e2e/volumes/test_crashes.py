@@ -34,6 +34,7 @@ def test_nothing_acknowledged_is_lost(recorder: Callable[[str], Recorder]) -> No
         assert found >= acknowledged, f"round {number}: {acknowledged} records were acknowledged, {found} are there"
         acknowledged = acknowledged_now
         records = max(records, acknowledged)
+        print(f"round {number}: {found} records found, {acknowledged} acknowledged", flush=True)
     found, _ = subject.crash(0)
     assert found >= acknowledged
     print(f"{ROUNDS} kills, {records} records")
@@ -84,6 +85,7 @@ def test_sqlite_loses_no_row(pair: MakePair, tmp_path: Path) -> None:
             time.sleep(chance.uniform(0, 0.1))
             run("docker", "kill", "--signal=KILL", name)
             process.communicate(timeout=30)
+            print(f"round {number}: {found} rows found, {acknowledged} acknowledged", flush=True)
         finally:
             run("docker", "rm", "--force", name, check=False)
     print(f"{ROUNDS} kills, {acknowledged} rows")
