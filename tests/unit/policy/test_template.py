@@ -221,6 +221,15 @@ def test_a_template_that_makes_no_session_of_this_image_is_refused(old: str, new
     assert caught.value.remedy
 
 
+def test_a_template_without_the_volumes_of_the_image_is_refused() -> None:
+    template = SessionTemplate(text=COMMUNITY, source="file.yml")
+    service = dataclasses.replace(SERVICE, mounts=[{"name": "data", "path": "/data"}])
+    with pytest.raises(UserError) as caught:
+        session_text(service, template=template)
+    assert "its service app has no volume data at /data" in caught.value.what
+    assert "$MOUNTS below that image" in (caught.value.remedy or "")
+
+
 def test_what_is_shown_has_no_secrets() -> None:
     text = shown_text(
         dataclasses.replace(

@@ -286,3 +286,32 @@ def test_all_may_write_to_shared_memory_whatever_the_image_says() -> None:
         planner.declare_writable(path, reason="a test", mode=0o1777)
     modes = {path: planned.entry.mode for path, planned in planner.plan().entries.items()}
     assert (modes["/dev/shm"], modes["/tmp"]) == (0o1777, 0o755)
+
+
+def test_what_is_chosen_must_not_lie_within_a_volume() -> None:
+    planner = Planner(root_of(NATIVE))
+    planner.declare_directory("/app/static", ENCRYPTED, flag="--dir")
+    planner.declare_volume("/app", name="data")
+    with pytest.raises(UserError) as caught:
+        planner.plan()
+    assert caught.value.what == "/app/static (--dir=/app/static) lies within the volume at /app"
+    assert caught.value.remedy == "give the volume another PATH, or leave the other option out"
+
+
+def test_what_the_program_needs_must_not_be_covered_by_a_volume() -> None:
+    root = root_of(NATIVE)
+    planner = Planner(root)
+    planner.declare_volume("/usr/lib/python", name="data")
+    planner.need(trace(root, "/usr/lib/python/os.py"), "library of Python")
+    with pytest.raises(UserError) as caught:
+        planner.plan()
+    assert "would be covered by the volume at /usr/lib/python, which begins empty" in caught.value.what
+    assert caught.value.remedy == "give the volume another PATH"
+
+
+def test_a_volume_that_is_reached_through_a_dangling_link() -> None:
+    planner = Planner(root_of({"/data": "/nowhere"}))
+    with pytest.raises(UserError) as caught:
+        planner.declare_volume("/data", name="v")
+    assert caught.value.what == "--volume=v:/data is a dangling link in the native image"
+    assert "give a directory's path" in (caught.value.remedy or "")
