@@ -6,6 +6,7 @@ set -euo pipefail
 packages=(
     build-essential
     ca-certificates
+    chromium
     curl
     docker-registry
     docker.io
@@ -13,6 +14,7 @@ packages=(
     gnupg
     gocryptfs
     iproute2
+    libnss3-tools
     mmdebstrap
     musl
     netavark

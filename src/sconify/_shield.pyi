@@ -43,7 +43,7 @@ class Builder:
             key: What the entries are encrypted under, 32 bytes.
         """
 
-    def add_pack(self, name: bytes, image_path: bytes, output: str) -> int:
+    def add_pack(self, name: bytes, image_path: bytes, output: str, *, gap: int = 0) -> int:
         """Declare a pack and return its number.
 
         Args:
@@ -51,6 +51,7 @@ class Builder:
             image_path: Where it will stand in the image.
             output: The file that ``finish`` creates. Packs one after the other may name the same one: then it
                 has all of them, in order and without gaps.
+            gap: Bytes at the start of the file that are left to the caller; of the first pack in a file.
         """
 
     def add_entry(
@@ -195,6 +196,12 @@ class Index:
             KeyError: If the index does not list the path.
             ShieldError: If the path is no file, or the pack or plain file is not what the index describes.
             OSError: If a file can't be read.
+        """
+
+    def extract(self, path: bytes, root: str, output: str) -> None:
+        """Copy the verified content of a file into a new one, ``output``, of mode 0600; what is in a pack, by pieces.
+
+        On any failure ``output`` is removed. Otherwise as ``read``.
         """
 
 class VolumeError(Exception):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ from sconify.image.layer_writer import LayerWriter
 from sconify.image.layout import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX
 from sconify.image.reference import ImageReference
 from sconify.image.sink import write_image
-from tests.containers import COMMANDS, PROJECT, Convert, run
+from tests.containers import COMMANDS, PROJECT, Canaries, Container, Convert, run
 from tests.e2e.conftest import Native
 from tests.registries import PASSWORD, USER, blobs, registry
 
@@ -128,6 +129,46 @@ def test_credentials_and_certificates(convert: Convert, home: dict[str, str], pr
     convert(*options, f"--insecure-registry={address}", "--overwrite", environment=NO_ENGINE)
 
 
+HELPER = """#!/bin/sh
+read -r server
+echo "$1 $server" >> "{log}"
+echo '{{"ServerURL": "'"$server"'", "Username": "{user}", "Secret": "{password}"}}'
+"""
+
+
+@pytest.mark.parametrize("form", ["credHelpers", "credsStore", "credsStore of --authfile"])
+def test_credential_helpers(
+    convert: Convert, home: dict[str, str], private: tuple[str, Path], tmp_path: Path, form: str
+) -> None:
+    """A helper on the PATH for one registry, and one for all; nothing of what it says gets into a log or a command."""
+    address, _ = private
+    log = tmp_path / "log"
+    helper = tmp_path / "bin/docker-credential-fake"
+    helper.parent.mkdir()
+    helper.write_text(HELPER.format(log=log, user=USER, password=PASSWORD))
+    helper.chmod(0o755)
+    config = tmp_path / ".docker/config.json"
+    config.parent.mkdir()
+    document: dict[str, Any] = {"credHelpers": {address: "fake"}}
+    if form != "credHelpers":
+        document = {"credsStore": "fake", "auths": {address: {}}}
+    config.write_text(json.dumps(document))
+    options = [f"--authfile={config}"] if "authfile" in form else []
+    environment = {
+        **NO_ENGINE, "PATH": f"{helper.parent}:{home['PATH']}",
+        "DOCKER_CONFIG": str(tmp_path / "none") if options else str(config.parent),
+    }  # fmt: skip
+    if form == "credHelpers":
+        environment["REGISTRY_AUTH_FILE"] = str(config)
+    made = convert(
+        f"--from=docker://{address}/native", f"--to=docker://{address}/helped:v1", "--binary=probe",
+        "--overwrite", "-x", f"--insecure-registry={address}", *options, environment=environment,
+    )  # fmt: skip
+    assert made["digest"].startswith("sha256:")
+    assert f"get {address}" in log.read_text().splitlines()
+    assert PASSWORD not in made["stderr"]
+
+
 def test_a_registry_without_tls_is_named_in_the_message(home: dict[str, str], plain: tuple[str, Path]) -> None:
     command = (f"--from=docker://{plain[0]}/native", f"--to=docker://{plain[0]}/x", "--binary=probe")
     done = run(str(COMMANDS / "sconify_image"), *command, env=home, check=False)
@@ -183,9 +224,31 @@ def bare_image(tmp_path: Path) -> Iterator[str]:
     run("docker", "rmi", "--force", str(reference), check=False)
 
 
-def test_in_a_container_as_somebody_without_rights(plain: tuple[str, Path], bare_image: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def flask_in_registry(plain: tuple[str, Path], flask_native: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The native image of the tutorial, in the registry without TLS."""
+    archive = tmp_path_factory.mktemp("flask") / "native.tar"
+    run("docker", "save", f"--output={archive}", flask_native)
+    name = f"docker://{plain[0]}/my-repo/my-native-flask"
+    run("skopeo", "copy", "--quiet", "--dest-tls-verify=false", f"docker-archive:{archive}", name)
+    archive.unlink()
+    return name
+
+
+PROBE_OPTIONS = ("--binary=probe", "--dir=/app")
+FLASK_OPTIONS = ("--binary=/usr/bin/python3", "--dir=/app", "--dir=/tls")
+
+
+@pytest.mark.parametrize(
+    ("repository", "options"), [("native", PROBE_OPTIONS), ("my-repo/my-native-flask", FLASK_OPTIONS)]
+)
+def test_in_a_container_as_somebody_without_rights(
+    plain: tuple[str, Path], flask_in_registry: str, bare_image: str, tmp_path: Path, repository: str,
+    options: tuple[str, ...],
+) -> None:  # fmt: skip
     """The converter in a container with this machine's programs: no engine, no capability, not root."""
     address, _ = plain
+    assert flask_in_registry
     python = Path(sys.base_prefix).resolve()
     (tmp_path / "home").mkdir()
     (tmp_path / "home").chmod(0o777)
@@ -195,8 +258,29 @@ def test_in_a_container_as_somebody_without_rights(plain: tuple[str, Path], bare
         "--env=HOME=/home/somebody", "--env=PYTHONDONTWRITEBYTECODE=1", f"--volume={tmp_path}/home:/home/somebody",
         *(f"--volume={path}:{path}:ro" for path in sorted(mounts) if Path(path).exists()), bare_image,
         str(PROJECT / ".venv/bin/python"), str(COMMANDS / "sconify_image"),
-        f"--from=docker://{address}/native", f"--to=docker://{address}/rootless:v1", "--binary=probe", "--dir=/app",
-        f"--insecure-registry={address}",
+        f"--from=docker://{address}/{repository}", f"--to=docker://{address}/rootless:v1", "--overwrite",
+        f"--insecure-registry={address}", *options,
     )  # fmt: skip
     assert done.stdout.startswith("sconify-")
     run("skopeo", "inspect", "--tls-verify=false", f"docker://{address}/rootless:v1")
+
+
+def test_the_flask_tutorial_without_an_engine(
+    convert: Convert, plain: tuple[str, Path], flask_in_registry: str, canaries: Canaries,
+    start: Callable[..., Container],
+) -> None:  # fmt: skip
+    """From ``docker://`` to ``docker://``; an engine runs the result only."""
+    address, _ = plain
+    target = f"{address}/my-repo/my-encrypted-flask"
+    made = convert(
+        f"--from={flask_in_registry}", f"--to=docker://{target}", *FLASK_OPTIONS,
+        "--service-name=my-flask-service", "--name=my-flask-session",
+        "--namespace=my-workflow-namespace", "--create-namespace", "--heap=1G", "--stack=4M", "--dlopen=2",
+        f"--insecure-registry={address}", environment=NO_ENGINE,
+    )  # fmt: skip
+    assert made["session"] == "my-workflow-namespace/my-flask-session"
+    try:
+        container = start(target, "--pull=always")
+        assert container.answer()["greeting"] == canaries.environment
+    finally:
+        run("docker", "rmi", "--force", target, check=False)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import base64
 import re
-import time
-from hashlib import sha256
 
+from joserfc.jwk import ECKey
 from werkzeug.wrappers import Request, Response
 
 import sconify
-from sconify.attestation import simulated
-from sconify.attestation.evidence import cas_report_data
 from sconify.attestation.judge import Mode
 from sconify.cas import metrics
 from sconify.cas.access import Caller
+from sconify.cas.console.pages import Console
+from sconify.cas.encryption_key import public_jwk
 from sconify.cas.errors import BadRequestError, UnauthenticatedError
 from sconify.cas.health import Health
 from sconify.cas.http import Api, body, caller_or_none, json_response, not_found, parse_body, require_method
@@ -22,15 +21,25 @@ from sconify.cas.keys import CasKey
 from sconify.cas.messages import ProvisionRequest
 from sconify.cas.provisioning import Provisioning
 from sconify.cas.rate_limit import RateLimit
+from sconify.cas.self_evidence import SelfEvidence
 from sconify.cas.sessions import Sessions, SessionText
 from sconify.cas.values import PublicValues
-from sconify.policy.signed import MEDIA_TYPE, open_signed
+from sconify.policy import encrypted, signed
 
 _SESSIONS = "/v1/sessions"
 _CREATE = (_SESSIONS, "/session")
 _HISTORY = "/v1/history/"
 _VALUES = "/v1/values/"
-_OF_ITSELF = ("/v1/attest", "/v1/health", "/v1/metrics", "/v1/provision", "/v1/ready", "/v1/version")
+_ENCRYPTED = "/v1/encrypted_sessions"
+_OF_ITSELF = (
+    "/v1/attest",
+    "/v1/encryption_key",
+    "/v1/health",
+    "/v1/metrics",
+    "/v1/provision",
+    "/v1/ready",
+    "/v1/version",
+)
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -45,9 +54,12 @@ class ClientApi(Api):
         limit: Limits the requests of each address.
         key: The CAS key.
         mode: The mode that the CAS shows.
+        evidence: What it shows of itself.
+        encryption_key: Opens encrypted sessions.
+        console: The pages for people; None: there are none.
     """
 
-    ROUTES = ("/session", _SESSIONS, "/v1/history", "/v1/values", *_OF_ITSELF)
+    ROUTES = ("/console", "/session", _SESSIONS, "/v1/history", "/v1/values", _ENCRYPTED, *_OF_ITSELF)
 
     def __init__(
         self,
@@ -59,6 +71,9 @@ class ClientApi(Api):
         limit: RateLimit,
         key: CasKey,
         mode: Mode,
+        evidence: SelfEvidence,
+        encryption_key: ECKey,
+        console: Console | None = None,
     ) -> None:
         super().__init__("client", limit=limit)
         self._health = health
@@ -67,17 +82,25 @@ class ClientApi(Api):
         self._provisioning = provisioning
         self._key = key
         self._mode = mode
+        self._self_evidence = evidence
+        self._encryption_key = encryption_key
+        self._console = console
 
     def handle(self, request: Request) -> Response:
         """Route a request."""
         path = request.path
+        if self._console is not None and self._console.has(path):
+            return self._console.handle(request)
         if path in _OF_ITSELF:
             return self._self(request)
         self._provisioning.require()
+        return self._of_sessions(request, path)
+
+    def _of_sessions(self, request: Request, path: str) -> Response:
         if path == _SESSIONS and request.method == "GET":
             return self._list(request)
-        if path in _CREATE:
-            require_method(request, "POST")
+        if path in _CREATE or path == _ENCRYPTED:
+            require_method(request, "PUT" if path == _ENCRYPTED else "POST")
             return self._put(request)
         require_method(request, "GET")
         if path.startswith(f"{_SESSIONS}/"):
@@ -99,6 +122,8 @@ class ClientApi(Api):
         require_method(request, "GET")
         if request.path == "/v1/attest":
             return self._attest(request)
+        if request.path == "/v1/encryption_key":
+            return json_response({"key": public_jwk(self._encryption_key)})
         if request.path == "/v1/metrics":
             return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
         if request.path == "/v1/ready":
@@ -113,8 +138,11 @@ class ClientApi(Api):
         except UnicodeDecodeError:
             raise BadRequestError("the session is no UTF-8 text") from None
         signers: dict[str, str] = {}
-        if request.mimetype == MEDIA_TYPE:
-            text, signers = open_signed(text)
+        kind = request.mimetype
+        if kind == encrypted.MEDIA_TYPE or request.path == _ENCRYPTED:
+            text, kind = encrypted.open_encrypted(text, self._encryption_key)
+        if kind == signed.MEDIA_TYPE:
+            text, signers = signed.open_signed(text)
         caller = Caller(key=caller_or_none(request), signers=signers)
         if not caller.identities:
             raise UnauthenticatedError(
@@ -142,12 +170,7 @@ class ClientApi(Api):
         nonce = request.args.get("nonce", "")
         if not _HEX64.fullmatch(nonce):
             raise BadRequestError("nonce: expected 64 lower-case hex digits", remedy="ask for /v1/attest?nonce=HEX")
-        evidence = simulated.issue(
-            # No hardware measures this CAS, so it can only name itself.
-            measurement=sha256(f"sconify cas {sconify.__version__}".encode()).digest(),
-            report_data=cas_report_data(nonce=bytes.fromhex(nonce), spki=self._key.spki, mode=self._mode),
-            issued_at=int(time.time()),
-        )
+        evidence = self._self_evidence.give(bytes.fromhex(nonce))
         key = base64.b64encode(self._key.spki).decode()
         return json_response({"evidence": evidence, "mode": self._mode.value, "key": key})
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import IntEnum
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,6 +17,25 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from sconify.cas.audit import FIRST, KEY_DOMAIN, verify_line
 from sconify.errors import UntrustedDataError
 from sconify.policy.keyhash import key_hash
+
+
+class Finding(IntEnum):
+    """What is wrong with a log, by the exit codes of ``scone cas verify-audit-log``."""
+
+    MISSING_AT_THE_END = 14
+    MISSING_AT_THE_BEGINNING = 15
+    END_NOT_KNOWN = 16
+    MISSING_BETWEEN = 17
+    ANOTHER_CAS = 19
+    CHANGED = 20
+
+
+class AuditLogError(UntrustedDataError):
+    """A log is not what a CAS wrote."""
+
+    def __init__(self, what: str, *, finding: Finding) -> None:
+        super().__init__(what)
+        self.finding = finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +57,78 @@ class VerifiedLog:
     head: str
 
 
+class LogVerifier:
+    """Verifies a log line by line, from its first one; more lines may come later.
+
+    Args:
+        cas_key: The key hash that its CAS must have; None: any.
+        head: The hash of a line that it must have, as an earlier verification has shown it; None: none.
+    """
+
+    def __init__(self, *, cas_key: str | None, head: str | None = None) -> None:
+        self._expected = cas_key
+        self._awaited = head
+        self._key: Ed25519PublicKey | None = None
+        self._writer = ""
+        self._previous = FIRST
+        self._times = (0, 0)
+        self.lines = 0
+        """How many lines were verified."""
+
+    def feed(self, line: bytes) -> None:
+        """Verify the next line.
+
+        Args:
+            line: The line with its newline.
+
+        Raises:
+            AuditLogError: It was changed, does not follow the one before, or the log is another CAS's.
+        """
+        number = self.lines + 1
+        record = _parse(line, number)
+        if self._key is None:
+            self._key, self._writer = _first_key(record)
+            if self._expected not in (None, self._writer):
+                raise AuditLogError(
+                    f"line 1: the log is that of the CAS {self._writer}, expected {self._expected}",
+                    finding=Finding.ANOTHER_CAS,
+                )
+        try:
+            verify_line(record, self._key)
+        except (InvalidSignature, ValueError, KeyError, TypeError):
+            raise _changed(f"line {number}: its signature is not valid: it was changed") from None
+        if record.get("seq") != number or record.get("previous") != self._previous:
+            raise AuditLogError(
+                f"line {number}: it does not follow the line before: lines are missing or moved",
+                finding=Finding.MISSING_BETWEEN,
+            )
+        time = record.get("time")
+        assert isinstance(time, int)
+        self._times = (self._times[0] or time, time)
+        self._previous = hashlib.sha256(line.removesuffix(b"\n")).hexdigest()
+        if self._previous == self._awaited:
+            self._awaited = None
+        self.lines = number
+
+    def result(self) -> VerifiedLog:
+        """Return what the lines so far were found to be.
+
+        Raises:
+            AuditLogError: There was none, or not the one that must be there.
+        """
+        if self.lines == 0:
+            raise AuditLogError("the log is empty", finding=Finding.MISSING_AT_THE_BEGINNING)
+        if self._awaited is not None:
+            raise AuditLogError(
+                f"the log has no line with hash {self._awaited}: lines are missing at its end, or it is another",
+                finding=Finding.MISSING_AT_THE_END,
+            )
+        first, last = self._times
+        return VerifiedLog(
+            cas_key=self._writer, lines=self.lines, first_time=first, last_time=last, head=self._previous
+        )
+
+
 def verify_audit_log(lines: Iterable[bytes], *, cas_key: str | None, head: str | None = None) -> VerifiedLog:
     """Verify a log from its first line to its last.
 
@@ -46,35 +138,16 @@ def verify_audit_log(lines: Iterable[bytes], *, cas_key: str | None, head: str |
         head: The hash of a line that it must have, as an earlier verification has shown it; None: none.
 
     Raises:
-        UntrustedDataError: A line was changed, is missing, was put in or moved, or the log is another CAS's.
+        AuditLogError: A line was changed, is missing, was put in or moved, or the log is another CAS's.
     """
-    key: Ed25519PublicKey | None = None
-    writer, previous, times, number = "", FIRST, [0, 0], 0
-    seen_head = head is None
-    for number, line in enumerate(lines, start=1):
-        record = _parse(line, number)
-        if key is None:
-            key, writer = _first_key(record)
-            if cas_key is not None and cas_key != writer:
-                raise UntrustedDataError(f"line 1: the log is that of the CAS {writer}, expected {cas_key}")
-        try:
-            verify_line(record, key)
-        except (InvalidSignature, ValueError, KeyError, TypeError):
-            raise UntrustedDataError(f"line {number}: its signature is not valid: it was changed") from None
-        if record.get("seq") != number or record.get("previous") != previous:
-            raise UntrustedDataError(f"line {number}: it does not follow the line before: lines are missing or moved")
-        time = record.get("time")
-        assert isinstance(time, int)
-        times = [times[0] or time, time]
-        previous = hashlib.sha256(line.removesuffix(b"\n")).hexdigest()
-        seen_head = seen_head or previous == head
-    if number == 0:
-        raise UntrustedDataError("the log is empty")
-    if not seen_head:
-        raise UntrustedDataError(
-            f"the log has no line with hash {head}: lines are missing at its end, or it is another"
-        )
-    return VerifiedLog(cas_key=writer, lines=number, first_time=times[0], last_time=times[1], head=previous)
+    verifier = LogVerifier(cas_key=cas_key, head=head)
+    for line in lines:
+        verifier.feed(line)
+    return verifier.result()
+
+
+def _changed(what: str) -> AuditLogError:
+    return AuditLogError(what, finding=Finding.CHANGED)
 
 
 def _parse(line: bytes, number: int) -> dict[str, object]:
@@ -83,7 +156,7 @@ def _parse(line: bytes, number: int) -> dict[str, object]:
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("time"), int) or not line.endswith(b"\n"):
-        raise UntrustedDataError(f"line {number}: it is no line of an audit log, or cut off")
+        raise _changed(f"line {number}: it is no line of an audit log, or cut off")
     return record
 
 
@@ -98,4 +171,9 @@ def _first_key(record: dict[str, object]) -> tuple[Ed25519PublicKey, str]:
         vouching.verify(bytes.fromhex(str(record["cas_signature"])), KEY_DOMAIN + public, ec.ECDSA(SHA256()))
         return Ed25519PublicKey.from_public_bytes(public), key_hash(spki)
     except (InvalidSignature, ValueError, KeyError, TypeError):
-        raise UntrustedDataError("line 1: no CAS key vouches for the key that signs the log") from None
+        if record.get("seq") not in (None, 1):
+            raise AuditLogError(
+                "line 1: it is not the first of the log: lines are missing at its beginning",
+                finding=Finding.MISSING_AT_THE_BEGINNING,
+            ) from None
+        raise _changed("line 1: no CAS key vouches for the key that signs the log") from None

@@ -17,6 +17,7 @@ from sconify.policy.access import Operation
 from sconify.policy.fields import ROOT
 from sconify.policy.model import Session
 from sconify.policy.session import creator_identity, parse_session, session_hash, with_creator
+from sconify.policy.unsupported import refuse_unsupported
 
 MAX_LISTED = 1000
 
@@ -74,6 +75,7 @@ class Sessions:
         """
         try:
             session = parse_session(text)
+            refuse_unsupported(session)
             latest = self._catalog.latest(session.name)
             creator = self._check_update(session, latest, caller) if latest else self._check_create(session, caller)
             written = _creator_member(creator, latest, caller)
@@ -141,6 +143,11 @@ class Sessions:
         versions = [_text(self._catalog.parse(stored)) for stored in self._store.load_all(name)]
         self._audit.record("session history read", session=name, version=latest.stored.version, client=str(caller))
         return versions
+
+    def may_read(self, name: str, *, caller: Caller) -> bool:
+        """Tell whether there is such a session, and the caller may read it; nothing is recorded."""
+        latest = self._catalog.latest(name)
+        return latest is not None and self._allows("read", latest, caller)
 
     def names(self, *, namespace: str | None, caller: Caller, after: str = "") -> tuple[list[str], bool]:
         """Return the names of the sessions that the caller may list, in their order.

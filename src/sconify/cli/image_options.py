@@ -14,7 +14,16 @@ from sconify.errors import UserError
 from sconify.image.compression import Compression
 from sconify.image.reference import ImageReference
 from sconify.image.registry import RegistryAccess
-from sconify.request import BUILD_RESOURCES, DEFAULT_LAS, Request, check_name, parse_variable, start_up_variable
+from sconify.request import (
+    BUILD_RESOURCES,
+    DEFAULT_LAS,
+    Request,
+    check_name,
+    parse_size,
+    parse_variable,
+    start_up_variable,
+)
+from sconify.volume.option import parse_volumes
 
 FILE = click.Path(path_type=Path)
 LOG_LEVELS = ("trace", "info", "warning", "error", "fatal")
@@ -48,11 +57,16 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     _optional("--plain", multiple=True, metavar="DIRECTORY", help="Copy this directory unencrypted, authenticated."),
     _optional("--plain-file", multiple=True, metavar="FILE", help="Copy this file unencrypted, authenticated."),
     _optional("--host-path", multiple=True, metavar="PATH", help="Let the host provide this path, unprotected."),
+    _optional("--volume", multiple=True, metavar="NAME:PATH[:[FROM_SESSION][:TO_SESSION...]]",
+              help="Keep an encrypted volume at PATH; import it from a session, or export it to some."),
     _optional("--trace", type=FILE, metavar="TRACE_FILE",
               help="Encrypt the files that this output of strace, or this list of paths, names."),
     _optional("--replacement-image", multiple=True, metavar="IMAGE",
               help="Image with a build of BINARY that replaces one which can't run on the target platform."),
-    _optional("--cas", metavar="CAS_ADDR", help="CAS to use.  [default: an embedded one on this machine, for tests]"),
+    _optional("--cas", metavar="CAS_ADDR",
+              help="CAS to use, HOST[:CLIENT_PORT].  [default: an embedded one on this machine, for tests]"),
+    _optional("--cas-enclave", metavar="[HOST][:PORT]",
+              help="The CAS as the container reaches it.  [default: the host of --cas, port 18765]"),
     _optional("--cas-debug", is_flag=True, help="Permit the CAS to be in debug mode."),
     _optional("--cas-key", metavar="KEY_HASH", help="Key that the CAS must have.  [default: the one that is attested]"),
     _optional("--las", default=DEFAULT_LAS, show_default=True, metavar="LAS_ADDR",
@@ -82,6 +96,10 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
               help="Certificates of registries' authorities (*.crt) and client certificates (*.cert, *.key)."),
     _registry("--insecure-registry", multiple=True, metavar="HOST[:PORT]",
               help="Registry without TLS, or with a certificate that nobody vouches for."),
+    _registry("--allow-foreign-layers", is_flag=True,
+              help="Fetch layers that an image keeps elsewhere from the URLs that it names; verified like all others."),
+    _registry("--max-image-size", default="64G", show_default=True, metavar="SIZE",
+              help="Refuse an image whose layers have more bytes uncompressed."),
     _registry("--cli", "cli_image", metavar="CLI_IMAGE", help="Accepted, not needed: no image is used to convert."),
     _registry("--crosscompiler", metavar="CROSSCOMPILER_IMAGE", help="Accepted, not needed: nothing is compiled."),
     _defaults("--disable-binary-symlink-detection", is_flag=True, help="Take no links to the binary along, make none."),
@@ -121,7 +139,8 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     _plan("--config", type=FILE, metavar="FILE", is_eager=True, callback=load_config,
           help="YAML file with options; what stands on the command line wins. `sconify init` writes one."),
     _plan("--explain", "--dry-run", "explain_only", is_flag=True,
-          help="Show which path goes where and why; make nothing."),
+          help="Show which path goes where and why, and the expected measurement; make nothing."),
+    _plan("--explain-html", type=FILE, metavar="FILE", help="Write that as a page, with the layout drawn by size."),
     _plan("--json", "as_json", is_flag=True, help="Print the result as one JSON document."),
     _debug("-x", "--debug", is_flag=True, help="Print each command that is run."),
     _debug("-v", "--verbose", is_flag=True,
@@ -167,6 +186,7 @@ def request_of(values: dict[str, Any]) -> Request:
         plain_directories=tuple(values["plain"]),
         plain_files=tuple(values["plain_file"]),
         host_paths=tuple(values["host_path"]),
+        volumes=parse_volumes(tuple(values["volume"])),
         binary_fs=values["binary_fs"],
         binary_fs_plain=values["binary_fs_plain"],
         binary_fs_defaults=not values["disable_binary_fs_defaults"],
@@ -182,6 +202,7 @@ def request_of(values: dict[str, Any]) -> Request:
         create_namespace=values["create_namespace"],
         service=check_name(values["service_name"], flag="--service-name", nested=False),
         cas=values["cas"],
+        cas_enclave=_cas_enclave(values),
         cas_debug=values["cas_debug"],
         cas_key=values["cas_key"],
         las=values["las"],
@@ -213,7 +234,9 @@ def request_of(values: dict[str, Any]) -> Request:
             authfile=values["authfile"],
             cert_dir=values["registry_cert_dir"],
             insecure=tuple(values["insecure_registry"]),
+            foreign_layers=values["allow_foreign_layers"],
         ),
+        max_image_size=parse_size(values["max_image_size"], flag="--max-image-size"),
     )
 
 
@@ -251,6 +274,13 @@ def remarks(values: dict[str, Any]) -> list[str]:
             "of the image and every secret of the session"
         )
     return said
+
+
+def _cas_enclave(values: dict[str, Any]) -> str | None:
+    given: str | None = values["cas_enclave"]
+    if given is not None and values["cas"] is None:
+        raise UserError("--cas-enclave needs --cas", remedy="give --cas, or leave --cas-enclave out")
+    return given
 
 
 def _image(text: str, flag: str) -> ImageReference:

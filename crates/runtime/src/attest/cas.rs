@@ -4,6 +4,7 @@
 //! (`tls`) and the resolving of names (`net`) are ours. Its stack is otherwise reduced to HTTP/1.1: no proxies, no redirects, no cookies.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -13,12 +14,15 @@ use ureq::Agent;
 use zeroize::Zeroizing;
 
 use super::protocol::{
-    AttestAnswer, AttestRequest, Challenge, ChallengeRequest, ExitReport, Refusal,
+    AttestAnswer, AttestRequest, Challenge, ChallengeRequest, ExitReport, Refusal, Renewed,
+    StateReport,
 };
 use super::tls::{OtherKey, PinnedConnector, StubResolver};
 use crate::address::Address;
 use crate::executor::ExitStatus;
 use crate::net::ResolveError;
+use crate::volumes::{Ledger, LedgerError};
+use sconify_volume::State;
 
 /// How long the CAS may take.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +46,12 @@ impl Default for Patience {
 const EXIT_PATIENCE: Patience = Patience {
     connect: Duration::from_secs(1),
     answer: Duration::from_secs(2),
+};
+
+/// How long one attempt to renew a lease may take: there is time for several.
+const RENEWAL_PATIENCE: Patience = Patience {
+    connect: Duration::from_secs(2),
+    answer: Duration::from_secs(5),
 };
 
 /// The largest answer that is read: a configuration with all its files.
@@ -175,12 +185,13 @@ impl Cas {
         self.ask("/v1/attest", request)
     }
 
-    /// The way to report the end of a program that was attested with this answer.
+    /// What the program that was attested with this answer has to say later.
     pub(super) fn session(&self, token: Zeroizing<String>) -> Session {
         Session {
             address: self.address.clone(),
             key: self.key,
             token,
+            reports: Mutex::default(),
         }
     }
 
@@ -195,12 +206,20 @@ impl Cas {
 
     fn post(
         &self,
-        path: &'static str,
+        path: &str,
         token: Option<&str>,
         request: &impl Serialize,
     ) -> Result<Zeroizing<Vec<u8>>, CasError> {
-        let json =
-            serde_json::to_vec(request).map_err(|source| CasError::Malformed { path, source })?;
+        let json = serde_json::to_vec(request).expect("requests are plain objects");
+        self.send(path, token, &json)
+    }
+
+    fn send(
+        &self,
+        path: &str,
+        token: Option<&str>,
+        json: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, CasError> {
         let mut post = self
             .agent
             .post(format!("https://{}{path}", self.address))
@@ -208,7 +227,7 @@ impl Cas {
         if let Some(token) = token {
             post = post.header("Authorization", format!("Bearer {token}"));
         }
-        let mut response = post.send(&json)?;
+        let mut response = post.send(json)?;
         let status = response.status();
         let body = response
             .body_mut()
@@ -227,11 +246,13 @@ impl Cas {
     }
 }
 
-/// What is left of an attestation while the program runs: the way to say how it ended.
+/// What is left of an attestation while the program runs: the ways to keep its place, to record states of its volumes, and to say how it ended.
 pub struct Session {
     address: Address,
     key: [u8; 32],
     token: Zeroizing<String>,
+    /// The client by which states of volumes are reported; it keeps its connection.
+    reports: Mutex<Option<Cas>>,
 }
 
 impl Session {
@@ -249,5 +270,51 @@ impl Session {
         };
         let cas = Cas::new(&self.address, self.key, EXIT_PATIENCE)?;
         cas.post("/v1/exit", Some(&self.token), &report).map(drop)
+    }
+
+    /// Renews the lease of a service that runs once at a time; says for how long from now on.
+    pub(super) fn renew(&self) -> Result<Duration, CasError> {
+        let cas = Cas::new(&self.address, self.key, RENEWAL_PATIENCE)?;
+        let path = "/v1/renew";
+        let body = cas.send(path, Some(&self.token), &[])?;
+        serde_json::from_slice(&body)
+            .map(|renewed: Renewed| Duration::from_secs(renewed.expires_in))
+            .map_err(|source| CasError::Malformed { path, source })
+    }
+}
+
+impl Ledger for Session {
+    fn record(&self, volume: &str, state: State) -> Result<(), LedgerError> {
+        let report = StateReport {
+            root: hex::encode(state.root),
+            counter: state.counter,
+        };
+        let mut client = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let attempt = |client: &mut Option<Cas>| {
+            if client.is_none() {
+                *client = Some(Cas::new(&self.address, self.key, Patience::default())?);
+            }
+            let cas = client.as_ref().expect("it was just made");
+            let path = format!("/v1/volumes/{volume}");
+            cas.post(&path, Some(&self.token), &report).map(drop)
+        };
+        let result = attempt(&mut client);
+        if result.is_err() {
+            // The next attempt gets a connection of its own.
+            *client = None;
+        }
+        result.map_err(|error| match &error {
+            CasError::Refused {
+                status: 409,
+                refusal,
+            } => {
+                let reasons = refusal
+                    .iter()
+                    .flat_map(|refusal| refusal.msg.iter().cloned());
+                let reasons: Vec<_> = std::iter::once(error.to_string()).chain(reasons).collect();
+                LedgerError::Refused(reasons.join(": "))
+            }
+            error => LedgerError::Away(error.to_string()),
+        })
     }
 }

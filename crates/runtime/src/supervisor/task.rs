@@ -65,6 +65,7 @@ impl Task {
             .ok_or(Errno::IO)?;
         Ok(Position {
             offset,
+            flags: OFlags::from_bits_retain(flags),
             close_on_exec: flags & OFlags::CLOEXEC.bits() != 0,
             waits: flags & OFlags::NONBLOCK.bits() == 0,
         })
@@ -160,6 +161,8 @@ fn numbers(directory: &str) -> Result<Vec<i32>, Errno> {
 pub struct Position {
     /// The offset.
     pub offset: u64,
+    /// With what flags it is open.
+    pub flags: OFlags,
     /// Whether `exec` closes the descriptor.
     pub close_on_exec: bool,
     /// Whether calls on it wait: `O_NONBLOCK` is not set.
