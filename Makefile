@@ -1,7 +1,7 @@
 # make setup | demo | test | corpus | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test corpus test-rust test-unit test-integration lint check-help format crash-test api-test cas-image schema bench bench-attestation bench-runtime soak fuzz lock clean bench-volume crash-volume soak-volume bench-binaryfs bench-convert
+.PHONY: setup demo test corpus corpus-python test-rust test-unit test-integration lint check-help format crash-test api-test cas-image schema bench bench-attestation bench-runtime soak fuzz lock clean bench-volume crash-volume soak-volume bench-binaryfs bench-convert
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -40,6 +40,10 @@ lint: setup
 # Real programs in containers, native and encrypted, compared; `make test` runs the quick ones of them.
 corpus: setup
 	scripts/with-docker.sh pytest -m "corpus or docker" tests/e2e/corpus
+
+# Python's own regression suite alone.
+corpus-python: setup
+	scripts/with-docker.sh pytest -m "corpus or docker" tests/e2e/corpus/test_python.py
 
 # What --help says, against the seed's list of options and the README.
 	pytest tests/unit/cli/test_help.py tests/unit/cli/test_config_file.py
