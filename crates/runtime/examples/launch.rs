@@ -1,19 +1,24 @@
 //! Runs a program from a protected file system without attestation, for tests and benchmarks: the key is on the command line.
 //!
-//! `launch INDEX KEY TAG [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... [--template PATH]... [--secret NAME=VALUE]... [--debug] -- PROGRAM ARGV...`
+//! `launch INDEX KEY TAG [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... [--template PATH]... [--secret NAME=VALUE]... [--volume DIRECTORY]... [--debug] -- PROGRAM ARGV...`
 //!
 //! `launch sconify:debug COMMAND...` runs a command beside the program that was launched with `--debug`.
 
+use std::error::Error as _;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
 use std::process::exit;
+use std::sync::Arc;
+use std::time::Duration;
 
 use sconify_runtime::executor::{
     Dlopen, Executor, ExitStatus, FileSystem, InjectedFile, Launch, Origin, Template, Templates,
 };
 use sconify_runtime::log::{self, Level};
 use sconify_runtime::supervisor::{debugging, Supervisor};
+use sconify_runtime::volumes::{Ledger, LedgerError, Mount, OpenVolume, Recorded, UpdatePolicy};
 use sconify_shield::{FileSystemKey, RootTag};
+use sconify_volume::State;
 
 fn main() {
     let level = std::env::var("SCONE_LOG")
@@ -60,6 +65,7 @@ fn launch() -> Launch {
         },
         injected_files: Vec::new(),
         templates: Templates::default(),
+        volumes: Vec::new(),
         dlopen: Dlopen::Protected,
         fork: true,
         debug: false,
@@ -97,6 +103,7 @@ fn launch() -> Launch {
                     mode: 0o600,
                 });
             }
+            b"--volume" => launch.volumes.push(volume(next("a directory"))),
             b"--" => break,
             other => usage(&String::from_utf8_lossy(other)),
         }
@@ -117,11 +124,37 @@ fn pair(text: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
     (text[..equals].to_vec(), text[equals + 1..].to_vec())
 }
 
+/// A volume under a known key, of which nobody keeps the newest state.
+fn volume(path: Vec<u8>) -> OpenVolume {
+    struct Nobody;
+    impl Ledger for Nobody {
+        fn record(&self, _volume: &str, _state: State) -> Result<(), LedgerError> {
+            Ok(())
+        }
+    }
+    let mount = Mount {
+        name: "test".to_owned(),
+        path,
+        key: FileSystemKey::new([9; 32]),
+        policy: UpdatePolicy::NoRollbackProtection,
+        recorded: Recorded {
+            root: None,
+            counter: 0,
+        },
+        strict: false,
+        patience: Duration::MAX,
+    };
+    let nobody: Arc<dyn Ledger> = Arc::new(Nobody);
+    mount
+        .open(&nobody)
+        .unwrap_or_else(|error| usage(&format!("{error}: {:?}", error.source())))
+}
+
 fn c_string(bytes: Vec<u8>) -> CString {
     CString::new(bytes).unwrap_or_else(|_| usage("a text without NUL"))
 }
 
 fn usage(what: &str) -> ! {
-    eprintln!("launch INDEX KEY TAG [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... [--template PATH]... [--secret NAME=VALUE]... [--debug] -- PROGRAM ARGV...: {what}");
+    eprintln!("launch INDEX KEY TAG [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... [--template PATH]... [--secret NAME=VALUE]... [--volume DIRECTORY]... [--debug] -- PROGRAM ARGV...: {what}");
     exit(125);
 }

@@ -36,7 +36,7 @@ def python(pair: MakePair) -> Pair:
         'CMD ["python3", "/app/regression.py"]\n'
     )
     options = ("--binary=python3", "--dir=/app", "--dir=/usr/lib/python3.11", "--plain=/usr", "--plain=/etc",
-               "--host-path=/chosen")  # fmt: skip
+               "--plain=/bin", "--plain=/sbin", "--host-path=/chosen")  # fmt: skip
     return pair(Recipe("python", dockerfile, options, {"regression.py": PROGRAMS / "regression.py"}))
 
 

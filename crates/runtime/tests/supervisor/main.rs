@@ -4,6 +4,7 @@ mod beside;
 mod files;
 mod programs;
 mod templates;
+mod volume;
 mod world;
 mod writable;
 

@@ -24,11 +24,13 @@ with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=2, text=True, erro
             outcomes[early[1]] = early[2]
 for case in ET.parse(RESULTS).iter("testcase"):
     inner = {child.tag for child in case}
+    # What fails before its first test has no name.
+    name = case.get("name") or "nameless"
     if inner & {"failure", "error"}:
-        outcomes[case.get("name")] = "failed"
+        outcomes[name] = "failed"
     elif "skipped" in inner or case.get("status") != "run":
-        outcomes[case.get("name")] = "skipped"
+        outcomes[name] = "skipped"
     else:
-        outcomes[case.get("name")] = "passed"
+        outcomes[name] = "passed"
 for name in sorted(outcomes):
     print(outcomes[name], name)
