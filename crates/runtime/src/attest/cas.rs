@@ -14,7 +14,8 @@ use ureq::Agent;
 use zeroize::Zeroizing;
 
 use super::protocol::{
-    AttestAnswer, AttestRequest, Challenge, ChallengeRequest, ExitReport, Refusal, StateReport,
+    AttestAnswer, AttestRequest, Challenge, ChallengeRequest, ExitReport, Refusal, Renewed,
+    StateReport,
 };
 use super::tls::{OtherKey, PinnedConnector, StubResolver};
 use crate::address::Address;
@@ -45,6 +46,12 @@ impl Default for Patience {
 const EXIT_PATIENCE: Patience = Patience {
     connect: Duration::from_secs(1),
     answer: Duration::from_secs(2),
+};
+
+/// How long one attempt to renew a lease may take: there is time for several.
+const RENEWAL_PATIENCE: Patience = Patience {
+    connect: Duration::from_secs(2),
+    answer: Duration::from_secs(5),
 };
 
 /// The largest answer that is read: a configuration with all its files.
@@ -178,7 +185,7 @@ impl Cas {
         self.ask("/v1/attest", request)
     }
 
-    /// The way to report the end of a program that was attested with this answer.
+    /// What the program that was attested with this answer has to say later.
     pub(super) fn session(&self, token: Zeroizing<String>) -> Session {
         Session {
             address: self.address.clone(),
@@ -204,6 +211,15 @@ impl Cas {
         request: &impl Serialize,
     ) -> Result<Zeroizing<Vec<u8>>, CasError> {
         let json = serde_json::to_vec(request).expect("requests are plain objects");
+        self.send(path, token, &json)
+    }
+
+    fn send(
+        &self,
+        path: &str,
+        token: Option<&str>,
+        json: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, CasError> {
         let mut post = self
             .agent
             .post(format!("https://{}{path}", self.address))
@@ -211,7 +227,7 @@ impl Cas {
         if let Some(token) = token {
             post = post.header("Authorization", format!("Bearer {token}"));
         }
-        let mut response = post.send(&json)?;
+        let mut response = post.send(json)?;
         let status = response.status();
         let body = response
             .body_mut()
@@ -230,7 +246,7 @@ impl Cas {
     }
 }
 
-/// What is left of an attestation while the program runs: the way to say how it ended.
+/// What is left of an attestation while the program runs: the ways to keep its place, and to say how it ended.
 pub struct Session {
     address: Address,
     key: [u8; 32],
@@ -254,6 +270,16 @@ impl Session {
         };
         let cas = Cas::new(&self.address, self.key, EXIT_PATIENCE)?;
         cas.post("/v1/exit", Some(&self.token), &report).map(drop)
+    }
+
+    /// Renews the lease of a service that runs once at a time; says for how long from now on.
+    pub(super) fn renew(&self) -> Result<Duration, CasError> {
+        let cas = Cas::new(&self.address, self.key, RENEWAL_PATIENCE)?;
+        let path = "/v1/renew";
+        let body = cas.send(path, Some(&self.token), &[])?;
+        serde_json::from_slice(&body)
+            .map(|renewed: Renewed| Duration::from_secs(renewed.expires_in))
+            .map_err(|source| CasError::Malformed { path, source })
     }
 }
 

@@ -93,6 +93,8 @@ pub struct AttestRequest<'a> {
     pub nonce: String,
     pub public_key: Jwk,
     pub evidence: &'a Evidence,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_proof: Option<String>,
 }
 
 /// The answer to an [`AttestRequest`].
@@ -115,6 +117,13 @@ pub struct ExitReport {
 pub struct StateReport {
     pub root: String,
     pub counter: u64,
+}
+
+/// The answer to `POST /v1/renew`: for how many seconds from now the lease holds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renewed {
+    pub expires_in: u64,
 }
 
 /// The body of a refusal: `msg` from the outermost to the innermost cause.

@@ -1,7 +1,9 @@
 //! Programs under the supervisor, on this machine's kernel: what they see, what they are refused, how they start and end.
 
+mod beside;
 mod files;
 mod programs;
+mod templates;
 mod volume;
 mod world;
 mod writable;
