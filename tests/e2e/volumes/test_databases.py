@@ -98,7 +98,8 @@ def test_postgres_runs_pgbench(pair: MakePair, start: Callable[..., Container], 
         ask("SELECT bt_index_check(indexrelid, true) FROM pg_index WHERE indrelid = 'pgbench_accounts'::regclass")
         == "\n"
     )
-    assert ask("VACUUM FULL pgbench_accounts; SELECT count(*) FROM pgbench_accounts").endswith("100000\n")
+    ask("VACUUM FULL pgbench_accounts")
+    assert ask("SELECT count(*) FROM pgbench_accounts") == "100000\n"
     run("docker", "stop", "--time=60", container.name)
     assert run("docker", "wait", container.name).stdout.strip() == "0"
 
