@@ -43,7 +43,7 @@ class Builder:
             key: What the entries are encrypted under, 32 bytes.
         """
 
-    def add_pack(self, name: bytes, image_path: bytes, output: str) -> int:
+    def add_pack(self, name: bytes, image_path: bytes, output: str, *, gap: int = 0) -> int:
         """Declare a pack and return its number.
 
         Args:
@@ -51,6 +51,7 @@ class Builder:
             image_path: Where it will stand in the image.
             output: The file that ``finish`` creates. Packs one after the other may name the same one: then it
                 has all of them, in order and without gaps.
+            gap: Bytes at the start of the file that are left to the caller; of the first pack in a file.
         """
 
     def add_entry(

@@ -164,18 +164,19 @@ class LayerWriter:
             if entry.link_group:
                 first = linked.setdefault((entry.link_group, entry.content), path)
             if first not in {None, path}:
-                output.feed(_header(entry, link=first).encode())
+                output.feed(member_header(entry, link=first).encode())
             elif entry.content is None:
-                output.feed(_header(entry).encode())
+                output.feed(member_header(entry).encode())
             else:
-                header, head = _header(entry), self._heads.get(path, b"")
+                header, head = member_header(entry), self._heads.get(path, b"")
                 header = dataclasses.replace(header, size=header.size + len(head))
                 for chunk in member_chunks(header, self._bytes.get(path, entry.content), head=head):
                     output.feed(chunk)
         output.feed(END)
 
 
-def _header(entry: Entry, *, link: str | None = None) -> MemberHeader:
+def member_header(entry: Entry, *, link: str | None = None) -> MemberHeader:
+    """Return the header of an entry, or, with ``link``, of a hard link to that path."""
     name = os.fsencode(entry.path.removeprefix("/"))
     target = entry.target if link is None else link.removeprefix("/")
     return MemberHeader(
@@ -203,7 +204,9 @@ class _Output:
         self._buffer = bytearray()
         self._size = 0
         self._compressor = compressor(compression)
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        # A file of that name may have been published under others too, by links: it stays as it is.
+        path.unlink(missing_ok=True)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def feed(self, data: bytes) -> None:
         """Add a piece; small ones are collected, for speed."""

@@ -104,3 +104,16 @@ fn nothing_comes_to_stand_beneath_itself() {
         Err(Errno::NOENT)
     );
 }
+
+#[test]
+fn the_root_of_a_region_is_not_forgotten_although_it_has_no_name() {
+    let (system, root) = system(8);
+    let directory = system
+        .create(root, b"directory", &new(Kind::Directory))
+        .unwrap();
+    system.forget(root);
+    assert_eq!(system.metadata(root).unwrap().links, 3);
+    system.remove(root, b"directory", true).unwrap();
+    system.forget(directory);
+    assert_eq!(system.metadata(directory).unwrap_err(), Errno::NOENT);
+}
