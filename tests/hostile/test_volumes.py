@@ -26,9 +26,13 @@ def copy(store: Path, target: Path) -> Path:
     return target
 
 
-def put_back(copied: Path, store: Path) -> None:
+def empty(store: Path) -> None:
     for path in store.iterdir():
         path.unlink()
+
+
+def put_back(copied: Path, store: Path) -> None:
+    empty(store)
     for path in copied.iterdir():
         shutil.copy(path, store)
 
@@ -50,15 +54,16 @@ def test_a_store_that_was_taken_back_changed_or_exchanged_is_refused(
     new = copy(subject.store, tmp_path / "new")
     other.crash(0.5)
 
-    for name, spoil, expected in (
+    attacks: tuple[tuple[str, Callable[[], None], str], ...] = (
         ("rolled back", lambda: put_back(old, subject.store), "older"),
         ("of another session", lambda: put_back(other.store, subject.store), "foreign"),
-        ("missing", lambda: [path.unlink() for path in subject.store.iterdir()], "no volume"),
+        ("missing", lambda: empty(subject.store), "no volume"),
         ("mixed", lambda: mix(old, new, subject.store), "volume"),
         ("truncated", lambda: truncate(new, subject.store), "volume"),
         ("header flipped", lambda: flip_rows(new, subject.store, "volume"), "volume"),
         ("nodes flipped", lambda: flip_rows(new, subject.store, "node"), "volume"),
-    ):
+    )
+    for name, spoil, expected in attacks:
         spoil()
         code, log = subject.refusal()
         assert code in (INTEGRITY, 117), f"{name}: {code}\n{log}"

@@ -6,7 +6,7 @@ import json
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def recorder_image(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def recorder(recorder_image: str, convert: Convert, tmp_path: Path) -> Iterator[Callable[[str], Recorder]]:
+def recorder(recorder_image: str, convert: Convert, tmp_path: Path) -> Callable[[str], Recorder]:
     """Convert the native image; the argument is the name of its session."""
 
     def make(name: str) -> Recorder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.containers import Container, run
 from tests.e2e.corpus import services
-from tests.e2e.corpus.conftest import MakePair, Pair, pair, wait_for_port
+from tests.e2e.corpus.conftest import MakePair, Pair, comes_up, pair
 from tests.e2e.corpus.services import Recipe
 
 __all__ = ["pair"]
@@ -29,6 +30,16 @@ def client(pair: Pair, *command: str, timeout: float = 120) -> str:
     return run("docker", "run", "--rm", "--entrypoint", command[0], pair.native, *command[1:], timeout=timeout).stdout
 
 
+def ready(ask: Callable[[str], str], query: str) -> str:
+    """The answer to a query, as soon as a server that recovers gives one."""
+    for _ in range(60):
+        try:
+            return ask(query)
+        except pytest.fail.Exception:
+            time.sleep(2)
+    return ask(query)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     directory = tmp_path / "store"
@@ -40,7 +51,7 @@ def store(tmp_path: Path) -> Path:
 def test_redis_keeps_its_append_only_file(pair: MakePair, start: Callable[..., Container], store: Path) -> None:
     redis = pair(on_volume(services.redis(), "/var/lib/redis"))
     container = start(redis.encrypted, f"--volume={store}:/var/lib/redis")
-    wait_for_port(container, 6379)
+    assert comes_up(container, 6379)
 
     def ask(words: str) -> str:
         return client(redis, "redis-cli", "-h", container.address(), *words.split())
@@ -52,7 +63,7 @@ def test_redis_keeps_its_append_only_file(pair: MakePair, start: Callable[..., C
     before = ask("DBSIZE")
     run("docker", "kill", "--signal=KILL", container.name)
     run("docker", "start", container.name)
-    wait_for_port(container, 6379)
+    assert comes_up(container, 6379)
     assert (ask("GET a"), ask("DBSIZE"), ask("LLEN mylist")) == ("2\n", before, "2000\n")
     run("docker", "stop", "--time=20", container.name)
     assert run("docker", "wait", container.name).stdout.strip() == "0"
@@ -62,7 +73,7 @@ def test_redis_keeps_its_append_only_file(pair: MakePair, start: Callable[..., C
 def test_postgres_runs_pgbench(pair: MakePair, start: Callable[..., Container], store: Path) -> None:
     postgres = pair(on_volume(services.postgres(), "/var/lib/postgresql"))
     container = start(postgres.encrypted, f"--volume={store}:/var/lib/postgresql")
-    wait_for_port(container, 5432, timeout=180)
+    assert comes_up(container, 5432, timeout=180)
     programs = services.POSTGRES_PROGRAMS
 
     def ask(query: str) -> str:
@@ -78,16 +89,17 @@ def test_postgres_runs_pgbench(pair: MakePair, start: Callable[..., Container], 
     assert "number of transactions actually processed: 200/200" in bench("-c", "4", "-t", "50", "-n")
     run("docker", "kill", "--signal=KILL", container.name)
     run("docker", "start", container.name)
-    wait_for_port(container, 5432, timeout=180)
+    assert comes_up(container, 5432, timeout=180)
     sums = "SELECT count(*), sum(delta) = (SELECT sum(abalance) FROM pgbench_accounts) FROM pgbench_history"
-    assert ask(sums) == "200|t\n"
+    assert ready(ask, sums) == "200|t\n"
     assert "200/200" in bench("-c", "4", "-t", "50", "-n")
     ask("CREATE EXTENSION amcheck")
     assert (
         ask("SELECT bt_index_check(indexrelid, true) FROM pg_index WHERE indrelid = 'pgbench_accounts'::regclass")
         == "\n"
     )
-    assert ask("VACUUM FULL pgbench_accounts; SELECT count(*) FROM pgbench_accounts").endswith("100000\n")
+    ask("VACUUM FULL pgbench_accounts")
+    assert ask("SELECT count(*) FROM pgbench_accounts") == "100000\n"
     run("docker", "stop", "--time=60", container.name)
     assert run("docker", "wait", container.name).stdout.strip() == "0"
 
@@ -95,7 +107,7 @@ def test_postgres_runs_pgbench(pair: MakePair, start: Callable[..., Container], 
 def test_mariadb_serves_its_tables(pair: MakePair, start: Callable[..., Container], store: Path) -> None:
     mariadb = pair(on_volume(services.mariadb(), "/var/lib/mysql"))
     container = start(mariadb.encrypted, f"--volume={store}:/var/lib/mysql")
-    wait_for_port(container, 3306, timeout=240)
+    assert comes_up(container, 3306, timeout=240)
 
     def ask(statement: str) -> str:
         return client(mariadb, "mariadb", "-h", container.address(), "-u", "tester", "-N", "-e", statement)
@@ -105,8 +117,8 @@ def test_mariadb_serves_its_tables(pair: MakePair, start: Callable[..., Containe
     sums = ask("SELECT COUNT(*), SUM(i), MAX(s) FROM d.t")
     run("docker", "kill", "--signal=KILL", container.name)
     run("docker", "start", container.name)
-    wait_for_port(container, 3306, timeout=240)
-    assert ask("SELECT COUNT(*), SUM(i), MAX(s) FROM d.t") == sums
+    assert comes_up(container, 3306, timeout=240)
+    assert ready(ask, "SELECT COUNT(*), SUM(i), MAX(s) FROM d.t") == sums
     assert "status\tOK" in ask("CHECK TABLE d.t EXTENDED")
     ask("SET GLOBAL innodb_fast_shutdown = 1; SHUTDOWN")
     assert run("docker", "wait", container.name).stdout.strip() == "0"
