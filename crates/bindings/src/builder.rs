@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use crate::{io_error, to_python, ShieldError};
 pub struct Builder {
     /// None once it was finished.
     inner: Option<build::Builder<Extent>>,
-    outputs: Vec<PathBuf>,
+    /// The file of each pack, and where in a new file the first one begins.
+    outputs: Vec<(PathBuf, u64)>,
     containers: HashMap<PathBuf, Arc<Container>>,
     files: Arc<OpenFiles>,
 }
@@ -85,9 +87,16 @@ impl Builder {
             .map_err(to_python)
     }
 
-    fn add_pack(&mut self, name: &[u8], image_path: &[u8], output: PathBuf) -> PyResult<u32> {
+    #[pyo3(signature = (name, image_path, output, *, start=0))]
+    fn add_pack(
+        &mut self,
+        name: &[u8],
+        image_path: &[u8],
+        output: PathBuf,
+        start: u64,
+    ) -> PyResult<u32> {
         let number = self.open()?.add_pack(name, image_path).map_err(to_python)?;
-        self.outputs.push(output);
+        self.outputs.push((output, start));
         Ok(number)
     }
 
@@ -169,33 +178,25 @@ impl Builder {
             .inner
             .take()
             .expect("open() has refused the other case");
-        let mut outputs = std::mem::take(&mut self.outputs);
-        let packs = outputs.len();
-        outputs.push(index_output);
+        let outputs = std::mem::take(&mut self.outputs);
         let containers = std::mem::take(&mut self.containers);
         let mut raised = None;
         let built = py.detach(|| {
-            let result = write(
-                builder,
-                &outputs[..packs],
-                &outputs[packs],
-                threads,
-                &mut |done| {
-                    let report = Python::attach(|py| {
-                        py.check_signals()?;
-                        progress
-                            .as_ref()
-                            .map_or(Ok(()), |progress| progress.call1(py, (done,)).map(drop))
-                    });
-                    match report {
-                        Ok(()) => ControlFlow::Continue(()),
-                        Err(error) => {
-                            raised = Some(error);
-                            ControlFlow::Break(())
-                        }
+            let result = write(builder, &outputs, &index_output, threads, &mut |done| {
+                let report = Python::attach(|py| {
+                    py.check_signals()?;
+                    progress
+                        .as_ref()
+                        .map_or(Ok(()), |progress| progress.call1(py, (done,)).map(drop))
+                });
+                match report {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(error) => {
+                        raised = Some(error);
+                        ControlFlow::Break(())
                     }
-                },
-            );
+                }
+            });
             let result = result.and_then(|built| {
                 containers
                     .values()
@@ -203,7 +204,7 @@ impl Builder {
                 Ok(built)
             });
             if result.is_err() {
-                for output in &outputs {
+                for output in outputs.iter().map(|(path, _)| path).chain([&index_output]) {
                     // What could not be created can't be removed either; the first error is the one to tell.
                     let _ = std::fs::remove_file(output);
                 }
@@ -239,17 +240,24 @@ impl Builder {
 
 fn write(
     builder: build::Builder<Extent>,
-    packs: &[PathBuf],
+    packs: &[(PathBuf, u64)],
     index: &PathBuf,
     threads: usize,
     progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<build::Built, sconify_shield::ShieldError> {
     let mut outputs: Vec<Arc<File>> = Vec::with_capacity(packs.len());
-    for (number, path) in packs.iter().enumerate() {
+    for (number, (path, start)) in packs.iter().enumerate() {
         // Packs that follow each other may share a file: they are written in their order.
-        let file = match number.checked_sub(1).filter(|&last| packs[last] == *path) {
+        let file = match number.checked_sub(1).filter(|&last| packs[last].0 == *path) {
             Some(last) => Arc::clone(&outputs[last]),
-            None => Arc::new(File::create(path).map_err(|error| io_error(path, error))?),
+            None => {
+                let create = || {
+                    let mut file = File::create(path)?;
+                    file.seek(SeekFrom::Start(*start))?;
+                    Ok(file)
+                };
+                Arc::new(create().map_err(|error| io_error(path, error))?)
+            }
         };
         outputs.push(file);
     }

@@ -17,15 +17,12 @@ from sconify.program.system_files import system_files
 from sconify.program.trace import traced_paths
 from sconify.program.view import RootView, absolute
 from sconify.request import Request, read_policy_file
+from sconify.shield.embed import check_embeddable
 from sconify.shield.plan import WRITABLE_PATHS, Plan, Planner
 from sconify.shield.regions import RegionKind
 
 MAX_PASSWD = 1 << 20
 """Bytes of ``/etc/passwd`` that are looked at."""
-
-
-MAX_EMBEDDED = 16 << 30
-"""Bytes of content that a binary may have embedded; registries refuse layers of 10 GB and more."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,8 @@ def choose(request: Request, native: Image, base: Image | None, *, warnings: Ite
         planner.attach(program.path, ATTRIBUTE, health.attribute())
     plan = planner.plan(None if base is None else base.root)
     if request.binary_fs:
-        _check_embedded(plan, program)
+        volumes = [region.prefix for region in plan.regions if region.kind.value == "volume"]
+        check_embeddable(plan, program.path, volumes=volumes)
     return Choice(
         plan=plan,
         program=program,
@@ -237,18 +235,6 @@ def _health_check(
                 modules=[],
             )  # fmt: skip
     return check
-
-
-def _check_embedded(plan: Plan, program: Program) -> None:
-    if plan.content_size > MAX_EMBEDDED:
-        raise UserError(
-            f"the embedded file system would have {plan.content_size} bytes, expected at most {MAX_EMBEDDED}",
-            remedy="embed less with --fs-dir, or give --disable-binary-fs-defaults, or leave --binary-fs out",
-        )
-    if plan.entries[program.path].kind is not RegionKind.ENCRYPTED:
-        raise UserError(
-            f"the binary {program.path} would be the host's: --host-path covers it", remedy="give another --host-path"
-        )
 
 
 def _home(native: Image) -> str:

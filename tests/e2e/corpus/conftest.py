@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.containers import Container, Convert, run
+from tests.e2e.corpus.modes import BINARY_FS, FILE_PROTECTION, Mode
 from tests.e2e.corpus.native import build
 from tests.e2e.corpus.services import Recipe
 
@@ -31,13 +32,11 @@ class Pair:
 
     native: str
     encrypted: str
+    mode: Mode = FILE_PROTECTION
 
     def outcomes(self, *options: str, timeout: float = 60) -> tuple[Outcome, Outcome]:
-        """Run both to their ends with the same options of ``docker run``: native, encrypted.
-
-        The native one gets a read-only root: so are protected directories.
-        """
-        native = run_to_end(self.native, "--read-only", *options, timeout=timeout)
+        """Run both to their ends with the same options of ``docker run``: native, encrypted."""
+        native = run_to_end(self.native, *self.mode.native, *options, timeout=timeout)
         return native, run_to_end(self.encrypted, *options, timeout=timeout)
 
 
@@ -73,15 +72,27 @@ MakePair = Callable[[Recipe], Pair]
 """The fixture ``pair``."""
 
 
+# The tests of every change run the programs in one of the modes; `make corpus` in both.
+@pytest.fixture(
+    scope="session",
+    params=[FILE_PROTECTION, pytest.param(BINARY_FS, marks=pytest.mark.corpus)],
+    ids=lambda mode: str(mode.name),
+)
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """The mode of a test's conversions."""
+    chosen: Mode = request.param
+    return chosen
+
+
 @pytest.fixture(scope="session")
-def pair(convert: Convert, tmp_path_factory: pytest.TempPathFactory) -> MakePair:
+def pair(convert: Convert, mode: Mode, tmp_path_factory: pytest.TempPathFactory) -> MakePair:
     """Build a native image and convert it."""
 
     def make(recipe: Recipe) -> Pair:
         native = build(recipe.name, recipe.dockerfile, recipe.files, tmp_path_factory.mktemp(recipe.name))
-        encrypted = native.replace(":native", ":encrypted")
-        convert(f"--from={native}", f"--to={encrypted}", "--overwrite", *recipe.options)
-        return Pair(native, encrypted)
+        encrypted = native.replace(":native", f":{mode.tag}")
+        convert(f"--from={native}", f"--to={encrypted}", "--overwrite", *mode.options(recipe.options))
+        return Pair(native, encrypted, mode)
 
     return make
 

@@ -83,6 +83,8 @@ type Slot = Arc<Mutex<Option<Arc<MemoryFile>>>>;
 pub struct Contents {
     packs: Packs,
     slots: Mutex<HashMap<(u64, Form), Slot>>,
+    /// Files of writable regions whose first content is being decrypted.
+    loading: Mutex<HashMap<Inode, Arc<Mutex<()>>>>,
     /// Which node a memory file shows, by the file's inode number, and in which form.
     nodes: RwLock<HashMap<u64, (Node, Form)>>,
     /// The device number of memory files.
@@ -104,6 +106,7 @@ impl Contents {
         Ok(Self {
             packs,
             slots: Mutex::default(),
+            loading: Mutex::default(),
             nodes: RwLock::default(),
             device: fstat(create(b"probe")?)?.st_dev,
             used: AtomicU64::new(0),
@@ -148,8 +151,10 @@ impl Contents {
     /// program might take for a file that it can do without, would let the host choose what the program does.
     pub fn get(&self, tree: &Tree, node: Node, form: Form) -> Result<Arc<MemoryFile>, Errno> {
         let key = (tree.metadata(node).inode, form);
-        if let Node::Writable(_) = node {
-            return self.snapshot(tree, node, form);
+        if let Node::Writable(inode) = node {
+            if tree.writable.pristine(inode).is_none() {
+                return self.snapshot(tree, node, form);
+            }
         }
         let slot = Arc::clone(
             self.slots
@@ -183,10 +188,25 @@ impl Contents {
     /// As [`Contents::get`].
     pub fn writable(&self, tree: &Tree, inode: Inode) -> Result<Arc<OwnedFd>, Errno> {
         let system = tree.writable.system(inode);
-        match system.content(inode.number)? {
-            Content::Memory(file) => Ok(file),
-            Content::Initial(id) => system.load(inode.number, self.copy(tree, id)?),
+        if let Content::Memory(file) = system.content(inode.number)? {
+            return Ok(file);
         }
+        let turn = {
+            let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(loading.entry(inode).or_default())
+        };
+        // Whoever comes second waits here until the first one has decrypted.
+        let held = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = match system.content(inode.number)? {
+            Content::Memory(file) => Ok(file),
+            Content::Initial(id) => self
+                .copy(tree, id)
+                .and_then(|copy| system.load(inode.number, copy)),
+        };
+        drop(held);
+        let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        loading.remove(&inode);
+        file
     }
 
     /// What a writable file holds now, to be executed: made anew each time, since it may change. The last one is kept, because it tells what a process runs.
@@ -259,17 +279,20 @@ impl Contents {
                 target.copy_from_slice(tree.injected_content(number));
                 return Ok(());
             }
-            Node::Writable(inode) => {
-                let file = self.writable(tree, inode)?;
-                let mut done = 0;
-                while done < target.len() {
-                    match pread(&*file, &mut target[done..], done as u64)? {
-                        0 => break,
-                        count => done += count,
+            Node::Writable(inode) => match tree.writable.pristine(inode) {
+                Some(id) => tree.index().entry(id),
+                None => {
+                    let file = self.writable(tree, inode)?;
+                    let mut done = 0;
+                    while done < target.len() {
+                        match pread(&*file, &mut target[done..], done as u64)? {
+                            0 => break,
+                            count => done += count,
+                        }
                     }
+                    return Ok(());
                 }
-                return Ok(());
-            }
+            },
         };
         match entry.kind() {
             Kind::File {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{lstat, FileType};
 use rustix::io::Errno;
@@ -115,7 +115,7 @@ struct Injected {
 
 /// The tree.
 pub struct Tree {
-    index: Index,
+    index: Arc<Index>,
     injected: Vec<Injected>,
     by_path: HashMap<Vec<u8>, u32>,
     /// Directories, themselves and all those above them, that everybody may search.
@@ -156,6 +156,7 @@ impl Tree {
                 || open_directories[index.parent(entry.id()).0 as usize];
             open_directories.push(above && entry.is_directory() && entry.mode() & 0o111 == 0o111);
         }
+        let index = Arc::new(index);
         let mut writable = Writable::new(&index, memories);
         for file in &injected {
             writable.pin(&file.path, false);

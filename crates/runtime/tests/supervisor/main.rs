@@ -1,5 +1,6 @@
 //! Programs under the supervisor, on this machine's kernel: what they see, what they are refused, how they start and end.
 
+mod embedded;
 mod files;
 mod programs;
 mod world;

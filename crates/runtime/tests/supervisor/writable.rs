@@ -12,7 +12,7 @@ use super::world;
 use super::world::{compile, Plan, Run, World};
 
 /// What the program of all calls says in a directory, without the directory's path.
-fn said(run: &Run, top: &Path) -> Vec<String> {
+pub fn said(run: &Run, top: &Path) -> Vec<String> {
     let top = top.to_str().unwrap();
     run.stdout()
         .lines()
@@ -22,7 +22,7 @@ fn said(run: &Run, top: &Path) -> Vec<String> {
 
 /// Compares, line by line.
 #[track_caller]
-fn assert_same(native: &[String], served: &[String], log: &str) {
+pub fn assert_same(native: &[String], served: &[String], log: &str) {
     let differences: Vec<_> = native
         .iter()
         .zip(served)
@@ -34,14 +34,14 @@ fn assert_same(native: &[String], served: &[String], log: &str) {
 }
 
 /// Seed and number of the random calls; a soak makes more: `SCONIFY_RANDOM_CALLS="SEED ROUNDS"`.
-fn random_calls() -> [String; 2] {
+pub fn random_calls() -> [String; 2] {
     let given = std::env::var("SCONIFY_RANDOM_CALLS").unwrap_or("1 2000".to_owned());
     let (seed, rounds) = given.split_once(' ').unwrap();
     [seed.to_owned(), rounds.to_owned()]
 }
 
 /// Runs the program of all calls natively in a new directory.
-fn native_calls() -> Vec<String> {
+pub fn native_calls() -> Vec<String> {
     let program = compile("calls", "");
     let top = program.with_extension("top");
     let output = Command::new(&program)
