@@ -45,20 +45,26 @@ def address(name: str) -> str:
     return quiet("docker", "inspect", "--format", "{{.NetworkSettings.IPAddress}}", name).strip()
 
 
+def wait_for(probe: Callable[[], object], attempts: int = 600) -> None:
+    """Call ``probe`` until it does not fail any more."""
+    for attempt in range(attempts):
+        try:
+            probe()
+        except SystemExit:
+            if attempt == attempts - 1:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
 @contextmanager
 def serving(image: str, probe: Callable[[str], object]) -> Iterator[str]:
     """Run a service and yield its address once ``probe`` does not fail for it."""
     name = quiet("docker", "run", "--detach", "--rm", image).strip()
     try:
         where = address(name)
-        for attempt in range(600):
-            try:
-                probe(where)
-                break
-            except SystemExit:
-                if attempt == 599:
-                    raise
-                time.sleep(0.1)
+        wait_for(lambda: probe(where))
         yield where
     finally:
         quiet("docker", "rm", "--force", name)

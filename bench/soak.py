@@ -1,6 +1,9 @@
 """Loads nginx and PostgreSQL for a long time while their workers are killed at random: ``make soak MINUTES=60``.
 
-Fails if the load stops, or if the supervisor's memory, descriptors or threads grow from the first third to the last.
+Fails if the load stops, or if the supervisor's memory, descriptors or threads, or the memory that holds the
+containers' files, grow. The first third of the time warms up: until its end all that is kept for reuse has reached its
+size. What is kept comes and goes, so the least of the second third is compared to the least of the last: a leak lifts
+both.
 """
 
 from __future__ import annotations
@@ -8,25 +11,38 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.flask import BIN, quiet
-from bench.runtime import connects, make, number, serving
+from bench.runtime import connects, make, number, serving, wait_for
 from tests.e2e.corpus import services
 
 INTERVAL = 10
 """Seconds between two looks."""
 
-GROWTH = {"memory": 8_000_000, "descriptors": 512, "threads": 4}
-"""How much a figure may grow: the supervisor keeps up to 256 memories of threads and 256 directories open."""
+CRASH_EVERY = 18
+"""Looks between two kills that make all of PostgreSQL's processes start anew."""
+
+GROWTH = {"memory": 1 << 20, "descriptors": 16, "threads": 2, "files": 16 << 20}
+"""How much the least of a figure may grow from the second third to the last: bytes, numbers."""
+
+SMALL = ("shared_buffers=16MB", "min_wal_size=32MB", "max_wal_size=64MB")
+"""Settings of a PostgreSQL that soon has all the memory that it ever takes."""
+
+SIZE = """
+SELECT (SELECT sum(pg_database_size(oid)) FROM pg_database) + (SELECT sum(size) FROM pg_ls_waldir())
+"""
+"""How many bytes PostgreSQL's own files have, as it sees them."""
 
 
 @dataclass
@@ -35,30 +51,63 @@ class Watched:
 
     name: str
     process: int
+    own: Callable[[], int] = lambda: 0
+    """Bytes that the program's files have by its own account."""
     figures: dict[str, list[int]] = field(default_factory=dict)
+    kinds: list[Counter[str]] = field(default_factory=list)
+    """What the descriptors are."""
 
     def look(self) -> None:
-        """Note anonymous memory in bytes, descriptors and threads."""
+        """Note anonymous memory in bytes, descriptors, threads, and the bytes in memory that no file accounts for."""
         status = Path(f"/proc/{self.process}/status").read_text()
+        self.kinds.append(descriptors(self.process))
         now = {
             "memory": int(number(r"RssAnon:\s*(\d+)", status)) * 1024,
-            "descriptors": len(list(Path(f"/proc/{self.process}/fd").iterdir())),
+            "descriptors": self.kinds[-1].total(),
             "threads": int(number(r"Threads:\s*(\d+)", status)),
+            "files": shared_memory(self.process) - self.own(),
         }
         for figure, value in now.items():
             self.figures.setdefault(figure, []).append(value)
 
     def judge(self) -> bool:
-        """Print first and last thirds; return whether nothing grew too much."""
+        """Print the least of the second and the last thirds; return whether nothing grew too much."""
         good = True
         for figure, values in self.figures.items():
             third = max(1, len(values) // 3)
-            first, last = statistics.median(values[:third]), statistics.median(values[-third:])
-            fine = last - first <= GROWTH[figure]
+            before, after = min(values[third : 2 * third] or values), min(values[-third:])
+            fine = after - before <= GROWTH[figure]
             good &= fine
-            verdict = "" if fine else f" grew by more than {GROWTH[figure]}"
-            print(f"{self.name}, {figure}: {first:.0f} at first, {last:.0f} at last, most {max(values)}{verdict}")
+            verdict = "" if fine else f": it grew by more than {GROWTH[figure]}"
+            print(f"{self.name}, {figure}: {values[0]} at first, then at least {before}, at last at least {after}, "
+                  f"most {max(values)}{verdict}")  # fmt: skip
+            if figure == "descriptors" and not fine:
+                grown = self.kinds[-1] - self.kinds[len(self.kinds) // 2]
+                print(f"  what grew: {dict(grown.most_common(8))}")
         return good
+
+
+def descriptors(process: int) -> Counter[str]:
+    """Count the descriptors of a process by what they are."""
+    found: Counter[str] = Counter()
+    for descriptor in Path(f"/proc/{process}/fd").iterdir():
+        try:
+            found[re.sub(r"\d+", "N", str(descriptor.readlink()))] += 1
+        except FileNotFoundError:
+            continue  # closed since
+    return found
+
+
+def shared_memory(process: int) -> int:
+    """Return the bytes of memory files and of shared memory that the container of a process holds."""
+    for line in Path(f"/proc/{process}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        top = {"memory": "/sys/fs/cgroup/memory", "": "/sys/fs/cgroup"}.get(controllers)
+        statistics = Path(f"{top}{path}/memory.stat")
+        if top is not None and statistics.is_file():
+            text = "\n" + statistics.read_text()
+            return int(number(r"\n(?:total_)?shmem (\d+)", text))
+    sys.exit(f"the memory of the container of process {process} is not accounted for in /sys/fs/cgroup")
 
 
 def supervisor(where: str) -> int:
@@ -99,21 +148,29 @@ def soak(minutes: float, environment: dict[str, str]) -> bool:
     """Load both services; return whether all went well."""
     with tempfile.TemporaryDirectory() as work:
         nginx = make(services.nginx(Path(work)), environment)[1]
-    native, postgres = make(services.postgres(), environment)
+    native, postgres = make(services.postgres(*SMALL), environment)
     with ExitStack() as stack:
         web = stack.enter_context(serving(nginx, connects(8080)))
         database = stack.enter_context(serving(postgres, connects(5432)))
-        watched = [Watched("nginx", supervisor(web)), Watched("PostgreSQL", supervisor(database))]
-        bench = ("docker", "run", "--rm", f"--entrypoint={services.POSTGRES_PROGRAMS}/pgbench", native, "-h", database,
-                 "-U", "postgres")  # fmt: skip
+
+        def client(program: str) -> tuple[str, ...]:
+            command = f"{services.POSTGRES_PROGRAMS}/{program}"
+            return ("docker", "run", "--rm", f"--entrypoint={command}", native, "-h", database, "-U", "postgres")
+
+        watched = [
+            Watched("nginx", supervisor(web)),
+            Watched("PostgreSQL", supervisor(database), lambda: int(quiet(*client("psql"), "-Atc", SIZE))),
+        ]
+        bench = client("pgbench")
         quiet(*bench, "-i", "-q", "-s", "2", "postgres")
         end = time.monotonic() + 60 * minutes
-        totals = {"requests": 0.0, "transactions": 0.0, "kills": 0.0}
+        totals: Counter[str] = Counter()
         while time.monotonic() < end:
+            size = random.choice(list(services.NGINX_FILES))
             load = [
                 subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
                 for command in (
-                    ["wrk", "-t1", "-c4", f"-d{INTERVAL}s", f"http://{web}:8080/{random.choice(['1k', '64k', '1m'])}"],
+                    ["wrk", "-t1", "-c4", f"-d{INTERVAL}s", f"http://{web}:8080/{size}"],
                     # A new connection, hence a new process, for each transaction.
                     [*bench, "-C", "-c", "2", "-T", str(INTERVAL), "-n", "postgres"],
                 )
@@ -122,11 +179,14 @@ def soak(minutes: float, environment: dict[str, str]) -> bool:
             totals["kills"] += kill_one(watched[0].process, "worker process", signal.SIGKILL)
             totals["kills"] += kill_one(watched[1].process, "walwriter", signal.SIGTERM)
             outputs = [each.communicate(timeout=6 * INTERVAL)[0] for each in load]
-            totals["requests"] += number(r"(\d+) requests in", outputs[0])
-            totals["transactions"] += number(r"actually processed: (\d+)", outputs[1])
+            totals["requests"] += int(number(r"(\d+) requests in", outputs[0]))
+            totals["transactions"] += int(number(r"actually processed: (\d+)", outputs[1]))
             for each in watched:
                 each.look()
-        print(", ".join(f"{value:.0f} {name}" for name, value in totals.items()))
+            if len(watched[1].kinds) % CRASH_EVERY == 0:
+                totals["crashes"] += kill_one(watched[1].process, "checkpointer", signal.SIGKILL)
+                wait_for(lambda: quiet(*client("psql"), "-c", "SELECT 1"))
+        print(", ".join(f"{value} {name}" for name, value in totals.items()))
         judged = [each.judge() for each in watched]
         return all(judged)
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the project needs and this machine lacks: an engine to run images, skopeo for
+# Installs the Debian packages that the project needs and this machine lacks: engines to run images, skopeo for
 # transports, mmdebstrap for real base images, a C compiler for the native parts.
 set -euo pipefail
 
 packages=(
     build-essential
     ca-certificates
+    chromium
     curl
     docker-registry
     docker.io
@@ -13,10 +14,13 @@ packages=(
     gnupg
     gocryptfs
     iproute2
+    libnss3-tools
     mmdebstrap
     musl
+    netavark
     openssl
     pkg-config
+    podman
     postgresql
     python3-dev
     python3-venv

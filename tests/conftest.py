@@ -10,7 +10,19 @@ from typing import Any
 
 import pytest
 
-from tests.containers import COMMANDS, ENCRYPTED, FLASK_OPTIONS, NATIVE, PROJECT, Canaries, Container, Convert, run
+from tests.containers import (
+    COMMANDS,
+    DOCKER,
+    ENCRYPTED,
+    FLASK_OPTIONS,
+    NATIVE,
+    PROJECT,
+    Canaries,
+    Container,
+    Convert,
+    Engine,
+    run,
+)
 
 
 @pytest.fixture(scope="session")
@@ -76,12 +88,12 @@ def start() -> Iterator[Callable[..., Container]]:
     """Start containers in the background; they are removed after the test."""
     started: list[Container] = []
 
-    def begin(image: str, *options: str) -> Container:
-        container = Container(f"sconify-test-{uuid.uuid4().hex[:12]}")
+    def begin(image: str, *options: str, engine: Engine = DOCKER) -> Container:
+        container = Container(f"sconify-test-{uuid.uuid4().hex[:12]}", engine)
         started.append(container)
-        run("docker", "run", "--detach", "--name", container.name, *options, image)
+        engine("run", "--detach", "--name", container.name, *options, image)
         return container
 
     yield begin
     for container in started:
-        run("docker", "rm", "--force", container.name, check=False)
+        container.engine("rm", "--force", "--volumes", container.name, check=False)

@@ -45,18 +45,37 @@ def run(*command: str, check: bool = True, timeout: float = 300, **options: Any)
     return done
 
 
+@dataclass(frozen=True)
+class Engine:
+    """A command that runs containers as Docker's does."""
+
+    command: tuple[str, ...] = ("docker",)
+
+    def __call__(self, *words: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run a command of the engine to its end."""
+        return run(*self.command, *words, check=check, timeout=timeout)
+
+
+DOCKER = Engine()
+
+
 @dataclass
 class Container:
     """A container that runs in the background."""
 
     name: str
+    engine: Engine = DOCKER
 
     def address(self) -> str:
-        return run("docker", "inspect", "--format", "{{.NetworkSettings.IPAddress}}", self.name).stdout.strip()
+        return self.engine("inspect", "--format", "{{.NetworkSettings.IPAddress}}", self.name).stdout.strip()
 
     def logs(self) -> str:
-        done = run("docker", "logs", self.name, check=False)
+        done = self.engine("logs", self.name, check=False)
         return done.stdout + done.stderr
+
+    def wait(self) -> int:
+        """Wait for the end and return the exit code."""
+        return int(self.engine("wait", self.name).stdout)
 
     def answer(self, path: str = "/", timeout: float = 30) -> dict[str, Any]:
         """Ask the service over HTTPS until it answers."""
@@ -66,7 +85,7 @@ class Container:
                 # The example's certificate is made for a name that a container's address does not have.
                 reply = httpx.get(f"https://{self.address()}:4996{path}", verify=False)
             except (httpx.TransportError, httpx.InvalidURL):
-                running = run("docker", "inspect", "--format", "{{.State.Running}}", self.name, check=False).stdout
+                running = self.engine("inspect", "--format", "{{.State.Running}}", self.name, check=False).stdout
                 if time.monotonic() > deadline or running.strip() != "true":
                     pytest.fail(f"the service does not answer; its log:\n{self.logs()}")
                 time.sleep(0.05)

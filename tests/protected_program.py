@@ -57,13 +57,14 @@ services:
     fspf_tag: "{tag or self.tag}"
 """
 
-    def run(self, name: str, *, cas_port: int, las: str) -> subprocess.CompletedProcess[str]:
-        """Start it as the service of a session."""
+    def run(self, name: str, *, cas_port: int, las: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Start it as the service of a session, with further environment variables."""
         environment = {
             "SCONE_CONFIG_ID": f"{name}/web",
             "SCONE_CAS_ADDR": f"localhost:{cas_port}",
             "SCONE_LAS_ADDR": las,
             "HOST_SECRET": "x",
+            **variables,
         }
         return subprocess.run(
             [self.binary, "ignored"], env=environment, capture_output=True, text=True, check=False, timeout=60

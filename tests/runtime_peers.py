@@ -115,6 +115,8 @@ class Cas:
         if path == "/v1/attest":
             answer = {"sealed": self.sealed or self.seal(request["public_key"]), "session_token": TOKEN}
             return 200, json.dumps(answer).encode()
+        if path == "/v1/renew":
+            return 200, json.dumps({"expires_in": 1}).encode()
         return (204, b"") if path == "/v1/exit" else (404, b"{}")
 
     def seal(self, public_key: dict[str, str]) -> str:
@@ -152,7 +154,8 @@ class Cas:
         while line := lines.readline().strip():
             name, _, value = line.decode().partition(": ")
             headers[name.lower()] = value
-        request = json.loads(lines.read(int(headers["content-length"])))
+        body = lines.read(int(headers["content-length"]))
+        request = json.loads(body) if body else {}
         self.requests.append((path, headers, request))
         answer = self.answer(path, request, self.respond(path, request))
         if isinstance(answer, bytes):

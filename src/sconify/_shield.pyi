@@ -198,6 +198,12 @@ class Index:
             OSError: If a file can't be read.
         """
 
+    def extract(self, path: bytes, root: str, output: str) -> None:
+        """Copy the verified content of a file into a new one, ``output``, of mode 0600; what is in a pack, by pieces.
+
+        On any failure ``output`` is removed. Otherwise as ``read``.
+        """
+
 class VolumeError(Exception):
     """A volume is not what its owner knows: changed, older, forked or foreign."""
 

@@ -17,6 +17,7 @@ from sconify.image.layer_writer import LayerWriter
 from sconify.image.model import Entry, EntryType
 from sconify.image.reference import Transport
 from sconify.image.source import Image
+from sconify.inputs import Inputs
 from sconify.request import Request
 from sconify.shield.choose import Choice
 from sconify.shield.embed import EmbeddedFileSystem
@@ -32,15 +33,12 @@ RUNNABLE = 0o755
 
 
 def assemble(
-    *,
-    request: Request,
-    native: Image,
-    base: Image | None,
+    inputs: Inputs,
     choice: Choice,
     authority: Authority,
+    *,
     protected: ProtectedFileSystem | EmbeddedFileSystem,
     binary: bytes,
-    work: Path,
 ) -> tuple[ImageConfig, tuple[Layer, ...]]:
     """Write the layers and return them with the configuration: base layers, plain files, packs, sconified binary.
 
@@ -48,9 +46,10 @@ def assemble(
         ServiceError: If the disk is full.
         UserError: If ``SOURCE_DATE_EPOCH`` is no number.
     """
+    request, native, work = inputs.request, inputs.native, inputs.work
     epoch = source_date_epoch()
     stored = layer_compression(request)
-    base_layers = base.layers if base is not None else ()
+    base_layers = inputs.base.layers if inputs.base is not None else ()
     made = {
         "plain files": _plain_layer(choice, work / "plain.tar", epoch, stored),
         **_protected_layers(protected, work, epoch),

@@ -5,14 +5,14 @@ All of it can be read without any key; none of it is secret.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sconify.errors import UntrustedDataError, UserError
-from sconify.image.model import EntryType
+from sconify.image.model import Entry, EntryType
 from sconify.image.source import Image
-from sconify.policy.model import Session
 from sconify.program.launch import LaunchManifest
 from sconify.program.measure import MeasuredBinary, measure_binary
 from sconify.shield.protect import DIRECTORY, INDEX
@@ -43,6 +43,8 @@ class EncryptedImage:
     """Of the index, 32 hex digits: the policy's ``fspf_tag``."""
     files: Mapping[str, int]
     """Sizes of index and packs, by path."""
+    digests: Mapping[str, str]
+    """SHA-256 of index and packs, by path, 64 hex digits."""
 
     @property
     def session(self) -> str:
@@ -83,7 +85,16 @@ def inspect_image(image: Image) -> EncryptedImage:
         las=environment.get("SCONE_LAS_ADDR", ""),
         root_tag=tag.hex(),
         files={entry.path: entry.content.size for entry in files if entry.content is not None},
+        digests={entry.path: _digest(image, entry) for entry in files},
     )
+
+
+def _digest(image: Image, entry: Entry) -> str:
+    digest = hashlib.sha256()
+    with image.root.open(entry) as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _index(image: Image, measured: MeasuredBinary) -> bytes:
@@ -99,41 +110,3 @@ def _index(image: Image, measured: MeasuredBinary) -> bytes:
     if not TAG_SIZE <= entry.content.size <= MAX_INDEX:
         raise UntrustedDataError(f"{INDEX} of {image.reference} has {entry.content.size} bytes, which is no index")
     return image.root.read(entry, MAX_INDEX)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """A field in which an image and its session do not fit."""
-
-    field: str
-    image: str
-    session: str
-    meaning: str
-
-
-def differences(image: EncryptedImage, session: Session) -> list[Difference]:
-    """Compare an image with a session, field by field; none means that the image gets its configuration."""
-    service = session.service(image.service)
-    if service is None:
-        names = ", ".join(one.name for one in session.services) or "none"
-        return [
-            Difference(field="service", image=image.service, session=names, meaning="the session has no such service")
-        ]
-    found = []
-    accepted = [one for factor in service.factors for one in getattr(factor, "mrenclave", ())]
-    if session.security.attestation.mode != "none" and image.measurement not in accepted:
-        found.append(
-            Difference(
-                field="measurement",
-                image=image.measurement,
-                session=", ".join(accepted) or "none",
-                meaning="program, runtime, CAS key or start-up variables are others than when the session was made",
-            )
-        )
-    for field, mine, theirs, meaning in (
-        ("fspf_path", INDEX, service.fspf_path, "the index stands elsewhere"),
-        ("fspf_tag", image.root_tag, service.fspf_tag, "the protected files are others than when it was made"),
-    ):
-        if mine != theirs:
-            found.append(Difference(field=field, image=mine, session=str(theirs), meaning=meaning))
-    return found

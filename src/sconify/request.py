@@ -47,6 +47,8 @@ class Request:
     create_namespace: bool = False
     service: str = "service"
     cas: str | None = None
+    cas_enclave: str | None = None
+    """Where the container reaches the CAS, ``[HOST][:PORT]``."""
     cas_debug: bool = False
     las: str = DEFAULT_LAS
     variables: dict[str, str] = field(default_factory=dict)

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.amd_pki import AmdPki
 from tests.cas_server import Client, RunningCas, running_cas, serve_command, serve_environment
-from tests.intel_pki import IntelPki, State, td_body
+from tests.hardware import AMD, INTEL, SNP, TDX, collateral_files
+from tests.intel_pki import td_body
 from tests.measuring_las import measuring_las
 from tests.protected_program import ProtectedProgram, protected_program
 from tests.tsm import KernelTsm
-
-NOW = int(time.time())
-INTEL = IntelPki()
-AMD = AmdPki()
-RTMRS = {f"rtmr{number}": f"{0x40 + number:x}" * 48 for number in range(3)}
-TDX = {"mrtd": "31" * 48, **RTMRS}
-SNP = {
-    "measurement": "51" * 48,
-    "minimum_tcb": {"milan": {"bootloader": 4, "tee": 0, "snp": 24, "microcode": 219}},
-}
 
 
 @dataclass
@@ -62,19 +50,6 @@ class Data:
     def last_refusal(self, cas: str = "trusting") -> dict[str, Any]:
         events = {"trusting": self.trusting, "other": self.other}[cas].events()
         return [event for event in events if event["event"] == "service refused"][-1]
-
-
-def collateral_files(directory: Path) -> list[Path]:
-    state = State(issued=NOW - 3600, expires=NOW + 30 * 86400)
-    files = {
-        "intel.json": json.dumps(INTEL.collateral_document("tdx", state)).encode(),
-        "amd.pem": AMD.chain_pem(),
-        "amd.crl": AMD.crl(issued=NOW - 3600, expires=NOW + 30 * 86400),
-        "vcek.der": AMD.vek(begins=NOW - 3600, ends=NOW + 365 * 86400).public_bytes(Encoding.DER),
-    }
-    for name, content in files.items():
-        (directory / name).write_bytes(content)
-    return [directory / name for name in files]
 
 
 @pytest.fixture(scope="module")

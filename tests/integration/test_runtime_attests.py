@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +28,9 @@ class Setup:
     client: Client
     las: str
 
-    def upload(self, name: str, *, argument: str, measured: str | None = None, tag: str | None = None) -> None:
+    def upload(
+        self, name: str, *, argument: str, measured: str | None = None, tag: str | None = None, security: str = ""
+    ) -> None:
         attestation = f'{{mrenclave: ["{measured or self.program.measurement}"]}}'
         service = self.program.service(argument=argument, attestation=attestation, tag=tag)
         answer = self.client.upload(f"""
@@ -33,11 +39,12 @@ version: "0.3"
 {service}
 security:
   attestation: {{tolerate: [simulated-platform]}}
+  {security}
 """)
         assert answer.status == 201, answer
 
-    def run(self, name: str) -> subprocess.CompletedProcess[str]:
-        return self.program.run(name, cas_port=self.cas.enclave_port, las=self.las)
+    def run(self, name: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.program.run(name, cas_port=self.cas.enclave_port, las=self.las, **variables)
 
 
 @contextmanager
@@ -100,3 +107,41 @@ def test_wrong_tag_is_refused(setup: Setup) -> None:
     assert str(setup.program.index) in done.stderr
     assert "fspf_tag" in done.stderr
     assert KEY.hex() not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("token", "code", "text"),
+    [("open sesame", 0, ""), ("another", 115, "it is another one"), ("", 115, "SCONE_SERVICE_ACCESS_TOKEN")],
+)
+def test_the_service_access_token_is_asked_for(setup: Setup, token: str, code: int, text: str) -> None:
+    name = f"token{code}{len(token)}"
+    setup.upload(name, argument="0", security="service_access_token: open sesame")
+    done = setup.run(name, SCONE_SERVICE_ACCESS_TOKEN=token)
+    assert done.returncode == code, done.stderr
+    assert text in done.stderr
+    assert "open sesame" not in done.stdout + done.stderr
+
+
+def test_a_service_with_a_token_is_not_configured_by_a_policy_without(setup: Setup) -> None:
+    setup.upload("tokenless", argument="0")
+    done = setup.run("tokenless", SCONE_SERVICE_ACCESS_TOKEN="open sesame")
+    assert done.returncode == 116, done.stderr
+    assert "the policy has none" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_service_runs_once_at_a_time(setup: Setup) -> None:
+    # Stops itself for ever.
+    setup.upload("once", argument="-19", security="singleton_enclaves: true")
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(setup.run, "once", SCONE_LOG="info")
+        while setup.cas.events()[-1]["event"] != "service attested":
+            time.sleep(0.05)
+        second = setup.run("once")
+        assert second.returncode == 115, second.stderr
+        assert "may run once at a time" in second.stderr
+        with contextlib.closing(sqlite3.connect(setup.cas.state_dir / "cas.sqlite")) as database, database:
+            database.execute("UPDATE leases SET run = 'another' WHERE service = 'once/web'")
+        done = first.result()
+    assert done.returncode == 121, done.stderr
+    assert "once/web was taken over by another run" in done.stderr

@@ -1,9 +1,10 @@
 //! `Index`.
 
-use std::fs::File;
-use std::io;
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use pyo3::exceptions::{PyKeyError, PyValueError};
@@ -13,6 +14,9 @@ use sconify_shield::{Entry, Kind, PackReader, ReadAt, RootTag, Storage};
 
 use crate::builder::key_from_bytes;
 use crate::{io_error, to_python, ShieldError};
+
+/// Bytes that are decrypted at once when a file is copied.
+const PIECE: u64 = 16 << 20;
 
 /// A verified index.
 #[pyclass(frozen, module = "sconify._shield")]
@@ -189,6 +193,21 @@ impl Index {
             .map_err(to_python)?;
         Ok(PyBytes::new(py, &content))
     }
+
+    fn extract(&self, py: Python<'_>, path: &[u8], root: PathBuf, output: PathBuf) -> PyResult<()> {
+        let entry = self.find(path)?;
+        py.detach(|| {
+            let created = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&output);
+            let mut file = created.map_err(|error| io_error(&output, error))?;
+            self.copy_into(entry, &root, &mut file)
+                .inspect_err(|_| drop(std::fs::remove_file(&output)))
+        })
+        .map_err(to_python)
+    }
 }
 
 impl Index {
@@ -212,31 +231,77 @@ impl Index {
                 reason: "it is not a file".to_owned(),
             });
         };
-        let open = |path: &[u8]| {
-            let path = root.join(Path::new(std::ffi::OsStr::from_bytes(&path[1..])));
-            File::open(&path).map_err(|error| io_error(&path, error))
-        };
+        let mut content = vec![0; size as usize];
         match storage {
             Storage::Packed { pack, .. } => {
-                let mut content = vec![0; size as usize];
-                if let Some(embedded) = &self.embedded {
-                    let reader = embedded.open(&self.index, pack)?;
-                    reader.read_file(entry, &mut content, threads())?;
-                } else {
-                    let file = open(self.index.packs()[pack as usize].file())?;
-                    let reader = PackReader::open(file, &self.index, pack)?;
-                    reader.read_file(entry, &mut content, threads())?;
-                }
-                Ok(content)
+                let reader = self.pack_reader(pack, root)?;
+                reader.read_file(entry, &mut content, threads())?;
             }
             Storage::Plain { .. } => {
-                let file = open(entry.path())?;
-                let mut content = vec![0; size as usize];
+                let file = open_beneath(root, entry.path())?;
                 sconify_shield::read_plain(entry, &file, &mut content)?;
-                Ok(content)
             }
         }
+        Ok(content)
     }
+
+    fn pack_reader(
+        &self,
+        number: u32,
+        root: &Path,
+    ) -> Result<PackReader<Part>, sconify_shield::ShieldError> {
+        if let Some(embedded) = &self.embedded {
+            return embedded.open(&self.index, number);
+        }
+        let path = self.index.packs()[number as usize].file();
+        let file = open_beneath(root, path)?;
+        let size = file.metadata().map_err(|error| named_error(path, error))?;
+        let part = Part {
+            file,
+            offset: 0,
+            size: size.len(),
+        };
+        PackReader::open(part, &self.index, number)
+    }
+
+    fn copy_into(
+        &self,
+        entry: Entry<'_>,
+        root: &Path,
+        output: &mut File,
+    ) -> Result<(), sconify_shield::ShieldError> {
+        let Kind::File {
+            size,
+            storage: Storage::Packed { pack, offset },
+        } = entry.kind()
+        else {
+            let content = self.content(entry, root)?;
+            return output
+                .write_all(&content)
+                .map_err(|error| named_error(entry.path(), error));
+        };
+        let reader = self.pack_reader(pack, root)?;
+        let mut piece = vec![0; size.min(PIECE) as usize];
+        let mut done = 0;
+        while done < size {
+            let piece = &mut piece[..(size - done).min(PIECE) as usize];
+            reader.read(offset + done, piece)?;
+            output
+                .write_all(piece)
+                .map_err(|error| named_error(entry.path(), error))?;
+            done += piece.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+fn open_beneath(root: &Path, path: &[u8]) -> Result<File, sconify_shield::ShieldError> {
+    let path = root.join(Path::new(OsStr::from_bytes(&path[1..])));
+    File::open(&path).map_err(|error| io_error(&path, error))
+}
+
+fn named_error(path: &[u8], error: io::Error) -> sconify_shield::ShieldError {
+    io_error(Path::new(OsStr::from_bytes(path)), error)
 }
 
 impl Embedded {

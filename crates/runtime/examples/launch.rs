@@ -1,6 +1,8 @@
 //! Runs a program from a protected file system without attestation, for tests and benchmarks: the key is on the command line.
 //!
-//! `launch INDEX KEY TAG [--embedded FILE START DIGESTS] [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... -- PROGRAM ARGV...`
+//! `launch INDEX KEY TAG [--embedded FILE START DIGESTS] [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... [--template PATH]... [--secret NAME=VALUE]... [--debug] -- PROGRAM ARGV...`
+//!
+//! `launch sconify:debug COMMAND...` runs a command beside the program that was launched with `--debug`.
 //!
 //! With `--embedded`, the packs stand in one file from a place on; a second file has the digests of their chunks.
 
@@ -10,10 +12,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::exit;
 
 use sconify_runtime::executor::{
-    Dlopen, Embedded, Executor, ExitStatus, FileSystem, InjectedFile, Launch, Origin,
+    Dlopen, Embedded, Executor, ExitStatus, FileSystem, InjectedFile, Launch, Origin, Template,
+    Templates,
 };
 use sconify_runtime::log::{self, Level};
-use sconify_runtime::supervisor::Supervisor;
+use sconify_runtime::supervisor::{debugging, Supervisor};
 use sconify_shield::{FileSystemKey, RootTag};
 
 fn main() {
@@ -21,6 +24,15 @@ fn main() {
         .ok()
         .and_then(|text| text.parse().ok());
     log::start(level.unwrap_or(Level::Warning));
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == debugging::ARGUMENT)
+    {
+        match debugging::ask(std::env::args_os().skip(2)) {
+            Ok(code) => exit(code.into()),
+            Err(error) => usage(&error.to_string()),
+        }
+    }
     match Supervisor.run(launch()) {
         Ok(ExitStatus::Exited(code)) => exit(code),
         Ok(ExitStatus::Signalled(signal)) => exit(128 + signal),
@@ -51,8 +63,11 @@ fn launch() -> Launch {
             tag,
         },
         injected_files: Vec::new(),
+        templates: Templates::default(),
         dlopen: Dlopen::Protected,
         fork: true,
+        debug: false,
+        attendant: None,
     };
     loop {
         match &next("--")[..] {
@@ -63,6 +78,17 @@ fn launch() -> Launch {
             }
             b"--env" => launch.environment.push(c_string(next("NAME=VALUE"))),
             b"--cwd" => launch.working_directory = next("a directory"),
+            b"--debug" => launch.debug = true,
+            b"--template" => launch.templates.files.push(Template {
+                path: next("PATH"),
+                mode: 0o640,
+            }),
+            b"--secret" => {
+                let (name, value) = pair(next("NAME=VALUE"));
+                let placeholder = [b"$$SCONE::", &name[..], b"$$"].concat();
+                let values = &mut launch.templates.placeholders;
+                values.insert(placeholder, value.into());
+            }
             b"--no-fork" => launch.fork = false,
             b"--dlopen" => {
                 launch.dlopen = match &next("0, 1 or 2")[..] {
@@ -73,14 +99,10 @@ fn launch() -> Launch {
                 }
             }
             b"--inject" => {
-                let pair = next("PATH=TEXT");
-                let equals = pair
-                    .iter()
-                    .position(|&byte| byte == b'=')
-                    .unwrap_or_else(|| usage("PATH=TEXT"));
+                let (path, content) = pair(next("PATH=TEXT"));
                 launch.injected_files.push(InjectedFile {
-                    path: pair[..equals].to_vec(),
-                    content: pair[equals + 1..].to_vec().into(),
+                    path,
+                    content: content.into(),
                     mode: 0o600,
                 });
             }
@@ -120,11 +142,19 @@ fn embedded(
     }))
 }
 
+fn pair(text: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    let equals = text
+        .iter()
+        .position(|&byte| byte == b'=')
+        .unwrap_or_else(|| usage("NAME=VALUE"));
+    (text[..equals].to_vec(), text[equals + 1..].to_vec())
+}
+
 fn c_string(bytes: Vec<u8>) -> CString {
     CString::new(bytes).unwrap_or_else(|_| usage("a text without NUL"))
 }
 
 fn usage(what: &str) -> ! {
-    eprintln!("launch INDEX KEY TAG [--embedded FILE START DIGESTS] [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... -- PROGRAM ARGV...: {what}");
+    eprintln!("launch INDEX KEY TAG [--embedded FILE START DIGESTS] [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... [--template PATH]... [--secret NAME=VALUE]... [--debug] -- PROGRAM ARGV...: {what}");
     exit(125);
 }

@@ -1,7 +1,9 @@
 //! The configuration of the program, as the CAS signed it (docs/protocol.md, section 4). No I/O.
 
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::fmt;
+use std::time::Duration;
 
 use base64::prelude::{Engine as _, BASE64_STANDARD};
 use sconify_shield::{FileSystemKey, RootTag};
@@ -10,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use crate::attest::{Nonce, Signed};
-use crate::executor::{FileSystem, InjectedFile, Launch, Origin};
+use crate::executor::{FileSystem, InjectedFile, Launch, Origin, Template, Templates};
 use crate::manifest::Manifest;
 
 const FORMAT: &str = "sconify-config/1";
@@ -37,6 +39,25 @@ pub enum ConfigError {
         /// The rule.
         rule: &'static str,
     },
+    /// The command takes an argument that the host does not give.
+    #[error(
+        "the command takes argument {number} of the container (@@{number}), which has {count}"
+    )]
+    NoHostArgument {
+        /// Its number, from 1.
+        number: usize,
+        /// How many there are.
+        count: usize,
+    },
+}
+
+/// What the host gives besides the settings: it counts only where the policy asks for it.
+#[derive(Clone, Copy)]
+pub struct Host<'a> {
+    /// The arguments of the container, without the program's name.
+    pub arguments: &'a [Vec<u8>],
+    /// The value of an environment variable, if it is set.
+    pub variable: &'a dyn Fn(&str) -> Option<Vec<u8>>,
 }
 
 /// The configuration of one start of one program. Only [`Configuration::read`] makes one, from what the CAS signed.
@@ -51,6 +72,44 @@ pub struct Configuration {
     pwd: String,
     file_system: FileSystemFields,
     injection_files: Vec<InjectedFileFields>,
+    #[serde(default, deserialize_with = "present")]
+    host: Option<HostFields>,
+    #[serde(default, deserialize_with = "present")]
+    disk_injection_files: Option<TemplateFields>,
+    #[serde(default, deserialize_with = "present")]
+    access_proof: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    lease_seconds: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
+    debug: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostFields {
+    arguments: Vec<HostArgument>,
+    environment: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostArgument {
+    at: usize,
+    argument: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TemplateFields {
+    files: Vec<TemplateFile>,
+    placeholders: HashMap<String, Zeroizing<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TemplateFile {
+    path: String,
+    mode: u32,
 }
 
 #[derive(Deserialize)]
@@ -67,6 +126,15 @@ struct InjectedFileFields {
     path: String,
     content: Zeroizing<String>,
     mode: u32,
+}
+
+/// The value of a member that may be absent, but not null.
+fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 /// Names and values, in the order of the document, no name twice.
@@ -119,28 +187,40 @@ impl Configuration {
         Ok(configuration)
     }
 
-    /// What is to be launched: the program and its limits from the manifest, everything else from here.
-    pub fn into_launch(self, manifest: &Manifest) -> Result<Launch, ConfigError> {
+    /// What proves that the CAS knows the service access token, if the policy has one: HMAC-SHA-256, 64 hex digits.
+    pub fn access_proof(&self) -> Option<&str> {
+        self.access_proof.as_deref()
+    }
+
+    /// How long the place of a service that runs once at a time is held for this run, unless it is renewed.
+    pub fn lease(&self) -> Option<Duration> {
+        self.lease_seconds.map(Duration::from_secs)
+    }
+
+    /// What is to be launched: the program and its limits from the manifest, everything else from here and, where it says so, from the host.
+    pub fn into_launch(mut self, manifest: &Manifest, host: Host) -> Result<Launch, ConfigError> {
         if self.command.is_empty() {
             return Err(invalid("command", "an array of at least one string"));
         }
+        if self.lease_seconds == Some(0) {
+            return Err(invalid("lease_seconds", "above 0"));
+        }
         let arguments = self.command.iter().enumerate();
-        let arguments =
-            arguments.map(|(at, text)| c_string(format!("command[{at}]"), text.as_bytes()));
+        let mut arguments: Vec<_> = arguments
+            .map(|(at, text)| c_string(format!("command[{at}]"), text.as_bytes()))
+            .collect::<Result<_, _>>()?;
         let environment = self.environment.0.iter().map(|(name, value)| {
-            if name.is_empty() || name.contains(['=', '\0']) {
-                return Err(invalid(
-                    format!("the name {name:?} in environment"),
-                    "non-empty, without = and NUL",
-                ));
-            }
-            let variable = Zeroizing::new([name.as_bytes(), b"=", value.as_bytes()].concat());
-            c_string(format!("environment.{name}"), &variable)
+            check_name(name)?;
+            variable(name, value.as_bytes())
         });
+        let mut environment: Vec<_> = environment.collect::<Result<_, _>>()?;
+        if let Some(fields) = &self.host {
+            fields.fill(&mut arguments, &self.environment, &mut environment, host)?;
+        }
         Ok(Launch {
             program: manifest.program().into(),
-            arguments: arguments.collect::<Result<_, _>>()?,
-            environment: environment.collect::<Result<_, _>>()?,
+            arguments,
+            environment,
             working_directory: absolute("pwd", &self.pwd)?,
             file_system: self.file_system.open()?,
             injected_files: self
@@ -149,8 +229,85 @@ impl Configuration {
                 .enumerate()
                 .map(|(at, file)| file.open(at))
                 .collect::<Result<_, _>>()?,
+            templates: self
+                .disk_injection_files
+                .take()
+                .map(TemplateFields::open)
+                .transpose()?
+                .unwrap_or_default(),
             dlopen: manifest.dlopen(),
             fork: manifest.fork(),
+            debug: self.debug == Some(true),
+            attendant: None,
+        })
+    }
+}
+
+impl HostFields {
+    /// Puts what the host gives where the policy wants it.
+    fn fill(
+        &self,
+        arguments: &mut [CString],
+        own: &Environment,
+        environment: &mut Vec<CString>,
+        host: Host,
+    ) -> Result<(), ConfigError> {
+        for (at, field) in self.arguments.iter().enumerate() {
+            let what = |name| format!("host.arguments[{at}].{name}");
+            let place = arguments
+                .get_mut(field.at)
+                .filter(|text| text.is_empty())
+                .ok_or_else(|| invalid(what("at"), "the place of an empty element of command"))?;
+            let number = field.argument;
+            let index = number
+                .checked_sub(1)
+                .ok_or_else(|| invalid(what("argument"), "1 or more"))?;
+            let given = host
+                .arguments
+                .get(index)
+                .ok_or(ConfigError::NoHostArgument {
+                    number,
+                    count: host.arguments.len(),
+                })?;
+            *place = c_string(format!("argument {number} of the container"), given)?;
+        }
+        for name in &self.environment {
+            check_name(name)?;
+            let mut others = own.0.iter().map(|(name, _)| name);
+            if others.any(|other| other == name) {
+                return Err(invalid(
+                    format!("host.environment {name:?}"),
+                    "no variable of environment",
+                ));
+            }
+            let value = (host.variable)(name).unwrap_or_default();
+            environment.push(variable(name, &value)?);
+        }
+        Ok(())
+    }
+}
+
+impl TemplateFields {
+    fn open(self) -> Result<Templates, ConfigError> {
+        let what = |at: usize, field| format!("disk_injection_files.files[{at}].{field}");
+        let files = self.files.iter().enumerate().map(|(at, file)| {
+            Ok(Template {
+                path: normal(what(at, "path"), &file.path)?,
+                mode: permissions(what(at, "mode"), file.mode)?,
+            })
+        });
+        let placeholders = self.placeholders.iter().map(|(name, value)| {
+            let bytes = BASE64_STANDARD.decode(&**value).map_err(|_| {
+                invalid(
+                    format!("disk_injection_files.placeholders {name:?}"),
+                    "base64",
+                )
+            })?;
+            Ok((name.clone().into_bytes(), Zeroizing::new(bytes)))
+        });
+        Ok(Templates {
+            files: files.collect::<Result<_, _>>()?,
+            placeholders: placeholders.collect::<Result<_, _>>()?,
         })
     }
 }
@@ -173,13 +330,10 @@ impl InjectedFileFields {
         let content = BASE64_STANDARD
             .decode(&*self.content)
             .map_err(|_| invalid(what("content"), "base64"))?;
-        if self.mode > 0o777 {
-            return Err(invalid(what("mode"), "permission bits, 0 to 511"));
-        }
         Ok(InjectedFile {
             path: normal(what("path"), &self.path)?,
             content: Zeroizing::new(content),
-            mode: self.mode,
+            mode: permissions(what("mode"), self.mode)?,
         })
     }
 }
@@ -189,6 +343,29 @@ fn invalid(what: impl Into<String>, rule: &'static str) -> ConfigError {
         what: what.into(),
         rule,
     }
+}
+
+fn permissions(what: String, mode: u32) -> Result<u32, ConfigError> {
+    if mode > 0o777 {
+        return Err(invalid(what, "permission bits, 0 to 511"));
+    }
+    Ok(mode)
+}
+
+fn check_name(name: &str) -> Result<(), ConfigError> {
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(invalid(
+            format!("the name {name:?} in environment"),
+            "non-empty, without = and NUL",
+        ));
+    }
+    Ok(())
+}
+
+/// `NAME=value`.
+fn variable(name: &str, value: &[u8]) -> Result<CString, ConfigError> {
+    let text = Zeroizing::new([name.as_bytes(), b"=", value].concat());
+    c_string(format!("environment.{name}"), &text)
 }
 
 fn c_string(what: String, bytes: &[u8]) -> Result<CString, ConfigError> {

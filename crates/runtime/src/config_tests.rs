@@ -20,6 +20,11 @@ fn manifest() -> Manifest {
     Manifest::sample("/usr/bin/python3")
 }
 
+const NO_HOST: Host = Host {
+    arguments: &[],
+    variable: &|_| None,
+};
+
 fn read(payload: &Value) -> Result<Configuration, ConfigError> {
     Configuration::read(
         &Signed::sample(payload.to_string().into_bytes()),
@@ -32,7 +37,7 @@ fn read(payload: &Value) -> Result<Configuration, ConfigError> {
 fn refused(change: impl FnOnce(&mut Value)) -> ConfigError {
     let mut payload = payload();
     change(&mut payload);
-    match read(&payload).and_then(|configuration| configuration.into_launch(&manifest())) {
+    match read(&payload).and_then(|configuration| configuration.into_launch(&manifest(), NO_HOST)) {
         Ok(_) => panic!("accepted: {payload}"),
         Err(error) => error,
     }
@@ -40,7 +45,10 @@ fn refused(change: impl FnOnce(&mut Value)) -> ConfigError {
 
 #[test]
 fn a_configuration_becomes_a_launch() {
-    let launch = read(&payload()).unwrap().into_launch(&manifest()).unwrap();
+    let launch = read(&payload())
+        .unwrap()
+        .into_launch(&manifest(), NO_HOST)
+        .unwrap();
     assert_eq!(launch.program, b"/usr/bin/python3");
     let arguments: Vec<_> = launch
         .arguments
@@ -150,8 +158,26 @@ fn values_that_break_a_rule_are_refused_by_name() {
             json!(0o4755),
             "injection_files[0].mode",
         ),
+        (
+            "/disk_injection_files",
+            json!({"files": [{"path": "etc", "mode": 0}], "placeholders": {}}),
+            "disk_injection_files.files[0].path",
+        ),
+        (
+            "/disk_injection_files",
+            json!({"files": [{"path": "/etc", "mode": 512}], "placeholders": {}}),
+            "disk_injection_files.files[0].mode",
+        ),
+        (
+            "/disk_injection_files",
+            json!({"files": [], "placeholders": {"$$SCONE::a$$": "!"}}),
+            "disk_injection_files.placeholders \"$$SCONE::a$$\"",
+        ),
     ] {
-        let error = refused(|payload| *payload.pointer_mut(pointer).unwrap() = value);
+        let error = refused(|payload| match payload.pointer_mut(pointer) {
+            Some(place) => *place = value,
+            None => payload[&pointer[1..]] = value,
+        });
         assert!(
             matches!(&error, ConfigError::Invalid { what: got, .. } if got == what),
             "{pointer}: {error}"
@@ -174,6 +200,156 @@ fn errors_do_not_quote_values() {
     assert!(!error.to_string().contains("secret-key"));
     let error = refused(|payload| payload["injection_files"] = json!("secret-file"));
     assert!(!error.to_string().contains("secret-file"));
+}
+
+/// The launch of a payload that went through a change, on a host that gives two arguments and one variable.
+fn launched(change: impl FnOnce(&mut Value)) -> Result<Launch, ConfigError> {
+    let mut payload = payload();
+    change(&mut payload);
+    let host = Host {
+        arguments: &[b"first".to_vec(), b"second \xff".to_vec()],
+        variable: &|name| (name == "HOSTNAME").then(|| b"box".to_vec()),
+    };
+    read(&payload)?.into_launch(&manifest(), host)
+}
+
+#[test]
+fn the_host_fills_the_places_that_the_policy_names() {
+    let launch = launched(|payload| {
+        payload["command"] = json!(["program", "", "-v", ""]);
+        payload["host"] = json!({
+            "arguments": [{"at": 1, "argument": 2}, {"at": 3, "argument": 1}],
+            "environment": ["HOSTNAME", "UNSET"],
+        });
+    })
+    .unwrap();
+    assert_eq!(
+        launch.arguments,
+        [c"program", c"second \xff", c"-v", c"first"].map(CString::from)
+    );
+    assert!(launch.environment.contains(&c"HOSTNAME=box".into()));
+    assert!(launch.environment.contains(&c"UNSET=".into()));
+    // What it does not name is not taken.
+    let launch = launched(|_| ()).unwrap();
+    assert!(!launch.environment.contains(&c"HOSTNAME=box".into()));
+    assert_eq!(launch.arguments.len(), 3);
+}
+
+#[test]
+fn places_for_the_host_that_do_not_fit_are_refused() {
+    for (arguments, variables, expected) in [
+        (json!([{"at": 1, "argument": 3}]), json!([]), "argument 3"),
+        (
+            json!([{"at": 1, "argument": 0}]),
+            json!([]),
+            "arguments[0].argument",
+        ),
+        (
+            json!([{"at": 0, "argument": 1}]),
+            json!([]),
+            "arguments[0].at",
+        ),
+        (
+            json!([{"at": 2, "argument": 1}]),
+            json!([]),
+            "arguments[0].at",
+        ),
+        (
+            json!([{"at": 1, "argument": 1}, {"at": 1, "argument": 2}]),
+            json!([]),
+            "arguments[1].at",
+        ),
+        (json!([]), json!(["PATH"]), "host.environment \"PATH\""),
+        (json!([]), json!(["A=B"]), "the name \"A=B\""),
+    ] {
+        let error = launched(|payload| {
+            payload["command"] = json!(["program", ""]);
+            payload["host"] = json!({"arguments": arguments, "environment": variables});
+        });
+        let Err(error) = error else {
+            panic!("accepted: {expected}")
+        };
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn templates_come_with_all_placeholders() {
+    let templates = launched(|payload| {
+        payload["disk_injection_files"] = json!({
+            "files": [{"path": "/etc/app.conf", "mode": 0o440}],
+            "placeholders": {"$$SCONE::key:hex$$": "c2VjcmV0"},
+        });
+    })
+    .unwrap()
+    .templates;
+    assert_eq!(templates.files[0].path, b"/etc/app.conf");
+    assert_eq!(templates.files[0].mode, 0o440);
+    assert_eq!(
+        **templates
+            .placeholders
+            .get(&b"$$SCONE::key:hex$$"[..])
+            .unwrap(),
+        b"secret"
+    );
+}
+
+#[test]
+fn a_lease_a_proof_and_debugging_are_there_only_if_they_are_given() {
+    let configuration = read(&payload()).unwrap();
+    assert_eq!(configuration.lease(), None);
+    assert_eq!(configuration.access_proof(), None);
+    assert!(!launched(|_| ()).unwrap().debug);
+    assert!(
+        !launched(|payload| payload["debug"] = json!(false))
+            .unwrap()
+            .debug
+    );
+    assert!(
+        launched(|payload| payload["debug"] = json!(true))
+            .unwrap()
+            .debug
+    );
+    let mut payload = payload();
+    payload["lease_seconds"] = json!(60);
+    payload["access_proof"] = json!("ab");
+    let configuration = read(&payload).unwrap();
+    assert_eq!(configuration.lease(), Some(Duration::from_secs(60)));
+    assert_eq!(configuration.access_proof(), Some("ab"));
+}
+
+#[test]
+fn optional_members_are_never_null_and_have_no_unknown_ones() {
+    let members = [
+        "host",
+        "disk_injection_files",
+        "access_proof",
+        "lease_seconds",
+        "debug",
+    ];
+    for name in members {
+        let error = refused(|payload| payload[name] = Value::Null);
+        assert!(matches!(error, ConfigError::Malformed { .. }), "{name}");
+    }
+    for (name, value) in [
+        (
+            "host",
+            json!({"arguments": [], "environment": [], "more": 1}),
+        ),
+        ("host", json!({"arguments": []})),
+        ("disk_injection_files", json!({"files": []})),
+        (
+            "disk_injection_files",
+            json!({"files": [{"path": "/a", "mode": 1, "more": 1}], "placeholders": {}}),
+        ),
+        ("lease_seconds", json!(-1)),
+        ("debug", json!("yes")),
+    ] {
+        let error = refused(|payload| payload[name] = value);
+        assert!(matches!(error, ConfigError::Malformed { .. }), "{name}");
+    }
+    let error = refused(|payload| payload["lease_seconds"] = json!(0));
+    assert!(error.to_string().contains("lease_seconds"));
 }
 
 proptest! {

@@ -6,6 +6,10 @@ use std::ops::Range;
 
 use sconify_shield::{FileSystemKey, RootTag};
 
+use zeroize::Zeroizing;
+
+use crate::placeholders::Values;
+
 /// Where the protected file system stands and what opens it.
 pub struct FileSystem {
     /// Where its index and packs are.
@@ -43,10 +47,30 @@ pub struct InjectedFile {
     /// Absolute, normal path.
     pub path: Vec<u8>,
     /// Its content; a secret as a rule.
-    pub content: zeroize::Zeroizing<Vec<u8>>,
+    pub content: Zeroizing<Vec<u8>>,
     /// Permission bits.
     pub mode: u32,
 }
+
+/// Protected files with placeholders, which the program sees with the values in them.
+#[derive(Default)]
+pub struct Templates {
+    /// The files.
+    pub files: Vec<Template>,
+    /// Every placeholder that they may hold, `$$SCONE::name$$` for instance, with its value.
+    pub placeholders: Values,
+}
+
+/// A protected file with placeholders.
+pub struct Template {
+    /// Absolute, normal path.
+    pub path: Vec<u8>,
+    /// Permission bits that the program sees.
+    pub mode: u32,
+}
+
+/// What goes on beside the program; when it returns, the program is ended and this process exits with the code that it returns.
+pub type Attendant = Box<dyn FnOnce() -> u8 + Send>;
 
 /// Which shared objects the program may map after its start (`SCONE_ALLOW_DLOPEN`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,10 +97,16 @@ pub struct Launch {
     pub file_system: FileSystem,
     /// Files that exist in memory only.
     pub injected_files: Vec<InjectedFile>,
+    /// Protected files whose placeholders are filled in.
+    pub templates: Templates,
     /// Which shared objects may be mapped.
     pub dlopen: Dlopen,
     /// Whether `fork` and its kin may make processes (threads are always allowed).
     pub fork: bool,
+    /// Whether whoever may start processes in the container may run commands beside the program, and see what it sees.
+    pub debug: bool,
+    /// Runs in a thread of its own while the program runs.
+    pub attendant: Option<Attendant>,
 }
 
 /// How the program ended.

@@ -2,11 +2,12 @@
 
 use std::error::Error;
 
-use crate::attest::{AttestError, CasError, LasError, Refusal};
+use crate::attest::{AccessError, AttestError, CasError, LasError, LeaseError, Refusal};
 use crate::config::ConfigError;
 use crate::log;
 use crate::manifest::ManifestError;
 use crate::settings::{Settings, SettingsError};
+use crate::supervisor::debugging::DebugError;
 use crate::supervisor::SupervisorError;
 
 /// The exit codes of the runtime itself: below 125, where those of container engines and shells begin, and apart from what common programs use.
@@ -35,6 +36,8 @@ pub enum Code {
     Bug = 119,
     /// A protected file is missing or is not what the index says.
     Integrity = 120,
+    /// Another run has the place of a service that runs once at a time.
+    Lease = 121,
 }
 
 /// Why the runtime ends: what, why, and what to do.
@@ -102,6 +105,26 @@ impl Failure {
             .mended_by("run the image that sconify_image made, unchanged; convert it again if its storage is damaged")
     }
 
+    /// A service that runs once at a time, and may no longer.
+    pub fn of_lease(error: &LeaseError) -> Self {
+        let what = "This service may run once at a time, and this run has lost its place";
+        let remedy = match error {
+            LeaseError::Refused(_) => {
+                "end the other run of this service, if there should be none, and start this one again"
+            }
+            LeaseError::Expired(_) => "let this container reach the CAS, and start it again",
+        };
+        let mut failure = Self::new(Code::Lease, what, error).mended_by(remedy);
+        if let LeaseError::Refused(CasError::Refused {
+            refusal: Some(refusal),
+            ..
+        }) = error
+        {
+            failure.causes.extend(refusal.msg.iter().cloned());
+        }
+        failure
+    }
+
     /// The exit code.
     pub fn code(&self) -> u8 {
         self.code as u8
@@ -161,12 +184,34 @@ impl From<SettingsError> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
+        if let ConfigError::NoHostArgument { .. } = error {
+            let what = "The program lacks an argument";
+            return Self::new(Code::Settings, what, &error).mended_by(
+                "give the arguments behind the image's name: docker run IMAGE ARGUMENT...",
+            );
+        }
         Self::new(
             Code::Config,
             "The configuration of the CAS can't be launched",
             &error,
         )
         .mended_by("correct the session at the CAS")
+    }
+}
+
+impl From<DebugError> for Failure {
+    fn from(error: DebugError) -> Self {
+        let remedy = match &error {
+            DebugError::Nobody(_) => "debug a session in debug mode: convert with --allow-debug-mode, for a CAS in debug mode; run the command as the user that the container runs as",
+            DebugError::NoCommand => "give a command: docker exec CONTAINER PROGRAM sconify:debug COMMAND...",
+            DebugError::Lost(_) => "see the log of the container; -e SCONE_LOG=debug says more",
+        };
+        Self::new(
+            Code::Refused,
+            "The command can't be run beside the program",
+            &error,
+        )
+        .mended_by(remedy)
     }
 }
 
@@ -181,6 +226,7 @@ impl From<SupervisorError> for Failure {
                 failure("use the image and the session of one conversion: the files were changed, or fspf_key and fspf_tag are those of another image")
             }
             SupervisorError::WorkingDirectory { .. } => failure("let pwd of the session name a directory of the image, and protect it with --dir"),
+            SupervisorError::Template { .. } => failure("let injection_files of the session name files of protected regions, whose placeholders are those of the session's secrets"),
             SupervisorError::Unsupported { .. } => failure("run on a kernel and an engine that have what is lacking"),
             _ => failure("convert the image again; -e SCONE_LOG=debug says more"),
         }
@@ -220,6 +266,8 @@ fn judge(error: &AttestError, settings: &Settings) -> (Code, String) {
         }
         AttestError::Sealed(_) => (Code::Config, "connect to the CAS itself: what answers does not hold the CAS key, or changes what it says".to_owned()),
         AttestError::Config(_) => (Code::Config, "use a CAS of the version that the image was made with".to_owned()),
+        AttestError::Access(AccessError::NoToken) => (Code::Settings, "give docker run -e SCONE_SERVICE_ACCESS_TOKEN=TOKEN".to_owned()),
+        AttestError::Access(_) => (Code::Config, "correct SCONE_SERVICE_ACCESS_TOKEN, or the policy's security.service_access_token".to_owned()),
         AttestError::NoRandomness => (Code::System, "allow the system call getrandom".to_owned()),
     }
 }
@@ -291,6 +339,8 @@ mod tests {
             (JoseError::BadSignature.into(), 116),
             (ConfigError::Replayed("nonce").into(), 116),
             (AttestError::NoRandomness, 118),
+            (AccessError::NoToken.into(), 110),
+            (AccessError::OtherToken.into(), 116),
         ] {
             assert_eq!(
                 Failure::of_attestation(&error, &settings()).code(),

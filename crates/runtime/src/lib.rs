@@ -11,6 +11,7 @@ pub mod failure;
 pub mod kernel;
 pub mod manifest;
 pub mod net;
+pub mod placeholders;
 pub mod settings;
 pub mod supervisor;
 pub mod version;

@@ -1,17 +1,20 @@
 //! The runtime, PID 1 of the container: says what it is, attests, launches the program, reports its end.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::process::ExitCode;
 
 use rustix::process::{set_dumpable_behavior, setrlimit, DumpableBehavior, Resource, Rlimit};
-use sconify_runtime::attest::{attest, Cas, Las, Patience, RETRY_TIME};
-use sconify_runtime::executor::{Embedded, Executor as _, ExitStatus, Origin};
+use sconify_runtime::attest::{attest, Cas, Claim, Las, Lease, Patience, RETRY_TIME};
+use sconify_runtime::config::{Configuration, Host};
+use sconify_runtime::executor::{Embedded, Executor as _, ExitStatus, Launch, Origin};
 use sconify_runtime::failure::{Code, Failure};
 use sconify_runtime::manifest::{head_length, EmbeddedFiles, Manifest};
 use sconify_runtime::settings::{is_on, log_level, Settings};
-use sconify_runtime::supervisor::{health, Supervisor};
+use sconify_runtime::supervisor::{debugging, health, Supervisor};
 use sconify_runtime::{info, log, version, warn};
 
 const OWN_BINARY: &str = "/proc/self/exe";
@@ -35,6 +38,12 @@ fn run() -> Result<u8, Failure> {
     {
         return Ok(ask_for_health());
     }
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == debugging::ARGUMENT)
+    {
+        return debugging::ask(std::env::args_os().skip(2)).map_err(Failure::from);
+    }
     let binary = OwnBinary::open()?;
     let (manifest, embedded) = Manifest::of_elf(&binary.head, variable)?;
     if is_on(variable("SCONE_HASH")) {
@@ -50,7 +59,11 @@ fn run() -> Result<u8, Failure> {
     let cas = Cas::new(&settings.cas, cas_key, Patience::default())
         .map_err(|error| Failure::of_attestation(&error.into(), &settings))?;
     let las = Las::new(&settings.las, manifest.measurement());
-    let attested = attest(&las, &cas, &settings.config_id, RETRY_TIME)
+    let claim = Claim {
+        config_id: &settings.config_id,
+        access_token: settings.access_token.as_ref(),
+    };
+    let attested = attest(&las, &cas, claim, RETRY_TIME)
         .map_err(|error| Failure::of_attestation(&error, &settings))?;
     info!(
         "attested to the CAS at {} as {}",
@@ -58,10 +71,8 @@ fn run() -> Result<u8, Failure> {
     );
     drop(cas);
 
-    if std::env::args_os().len() > 1 {
-        info!("the arguments of the container are ignored: the policy gives the program's");
-    }
-    let mut launch = attested.configuration.into_launch(&manifest)?;
+    let mut launch = launch(attested.configuration, &manifest)?;
+    launch.attendant = attested.lease.map(|lease| Box::new(|| keep(lease)) as _);
     if let Some(files) = embedded {
         launch.file_system.origin = Origin::Embedded(binary.embedded(files)?);
     }
@@ -70,6 +81,29 @@ fn run() -> Result<u8, Failure> {
         info!("the CAS was not told how the program ended: {error}");
     }
     Ok(exit_code(status))
+}
+
+/// What is to be launched, with the host's arguments and variables where the policy asks for them.
+fn launch(configuration: Configuration, manifest: &Manifest) -> Result<Launch, Failure> {
+    let arguments: Vec<_> = std::env::args_os()
+        .skip(1)
+        .map(OsString::into_vec)
+        .collect();
+    if !arguments.is_empty() {
+        info!("of the container's arguments the program gets those that the policy names: @@1 and so on");
+    }
+    let host = Host {
+        arguments: &arguments,
+        variable: &|name| std::env::var_os(name).map(OsString::into_vec),
+    };
+    Ok(configuration.into_launch(manifest, host)?)
+}
+
+/// Keeps the place of a service that runs once at a time; returns the exit code if that is no longer possible.
+fn keep(lease: Lease) -> u8 {
+    let failure = Failure::of_lease(&lease.keep());
+    failure.report();
+    failure.code()
 }
 
 /// Logs at the level of `SCONE_LOG`, and lets a panic, in whichever thread, end the runtime with a line in the log.

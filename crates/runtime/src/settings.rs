@@ -2,7 +2,10 @@
 //!
 //! The host sets these variables, so nothing here is trusted: they say whom to ask and what to print, never what to run.
 
+use zeroize::Zeroizing;
+
 use crate::address::{Address, InvalidAddress, LasAddress, CAS_PORT};
+use crate::attest::AccessToken;
 use crate::log::Level;
 
 /// A variable that is missing or malformed.
@@ -25,7 +28,6 @@ pub enum SettingsError {
 }
 
 /// Whom to attest to, and as what.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `SCONE_CONFIG_ID`.
     pub config_id: String,
@@ -33,6 +35,8 @@ pub struct Settings {
     pub cas: Address,
     /// `SCONE_LAS_ADDR`.
     pub las: LasAddress,
+    /// `SCONE_SERVICE_ACCESS_TOKEN`, a secret of who starts the service.
+    pub access_token: Option<AccessToken>,
 }
 
 impl Settings {
@@ -52,6 +56,9 @@ impl Settings {
             config_id,
             cas: Address::parse(&cas, CAS_PORT).map_err(address(CAS_ADDR))?,
             las: LasAddress::parse(&las).map_err(address(LAS_ADDR))?,
+            access_token: environment(ACCESS_TOKEN)
+                .filter(|text| !text.is_empty())
+                .map(|text| AccessToken::new(Zeroizing::new(text))),
         })
     }
 }
@@ -60,6 +67,7 @@ impl Settings {
 pub const CONFIG_ID: &str = "SCONE_CONFIG_ID";
 const CAS_ADDR: &str = "SCONE_CAS_ADDR";
 const LAS_ADDR: &str = "SCONE_LAS_ADDR";
+const ACCESS_TOKEN: &str = "SCONE_SERVICE_ACCESS_TOKEN";
 
 /// Whether a switch such as `SCONE_HASH` is on: set, and neither empty nor `0`.
 pub fn is_on(value: Option<String>) -> bool {
@@ -102,25 +110,28 @@ mod tests {
 
     #[test]
     fn a_config_id_is_asked_for() {
-        assert_eq!(read(None, None), Err(SettingsError::NoConfigId));
-        assert_eq!(read(Some(""), None), Err(SettingsError::NoConfigId));
+        for config_id in [None, Some("")] {
+            assert!(matches!(
+                read(config_id, None),
+                Err(SettingsError::NoConfigId)
+            ));
+        }
         for text in ["session", "/service", "session/", "a\n/b"] {
-            assert_eq!(
+            assert!(matches!(
                 read(Some(text), None),
-                Err(SettingsError::InvalidConfigId(text.to_owned()))
-            );
+                Err(SettingsError::InvalidConfigId(got)) if got == text
+            ));
         }
     }
 
     #[test]
     fn a_bad_address_is_named() {
-        let error = read(Some("a/b"), Some("cas:port")).unwrap_err();
         assert!(matches!(
-            error,
-            SettingsError::Address {
+            read(Some("a/b"), Some("cas:port")),
+            Err(SettingsError::Address {
                 name: "SCONE_CAS_ADDR",
                 ..
-            }
+            })
         ));
     }
 

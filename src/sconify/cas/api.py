@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import base64
 import re
-import time
-from hashlib import sha256
 
 from werkzeug.wrappers import Request, Response
 
 import sconify
-from sconify.attestation import simulated
-from sconify.attestation.evidence import cas_report_data
 from sconify.attestation.judge import Mode
 from sconify.cas import metrics
 from sconify.cas.access import Caller
+from sconify.cas.console.pages import Console
 from sconify.cas.errors import BadRequestError, UnauthenticatedError
 from sconify.cas.health import Health
 from sconify.cas.http import Api, body, caller_or_none, json_response, not_found, parse_body, require_method
@@ -22,6 +19,7 @@ from sconify.cas.keys import CasKey
 from sconify.cas.messages import ProvisionRequest
 from sconify.cas.provisioning import Provisioning
 from sconify.cas.rate_limit import RateLimit
+from sconify.cas.self_evidence import SelfEvidence
 from sconify.cas.sessions import Sessions, SessionText
 from sconify.cas.values import PublicValues
 from sconify.policy.signed import MEDIA_TYPE, open_signed
@@ -45,9 +43,11 @@ class ClientApi(Api):
         limit: Limits the requests of each address.
         key: The CAS key.
         mode: The mode that the CAS shows.
+        evidence: What it shows of itself.
+        console: The pages for people; None: there are none.
     """
 
-    ROUTES = ("/session", _SESSIONS, "/v1/history", "/v1/values", *_OF_ITSELF)
+    ROUTES = ("/console", "/session", _SESSIONS, "/v1/history", "/v1/values", *_OF_ITSELF)
 
     def __init__(
         self,
@@ -59,6 +59,8 @@ class ClientApi(Api):
         limit: RateLimit,
         key: CasKey,
         mode: Mode,
+        evidence: SelfEvidence,
+        console: Console | None = None,
     ) -> None:
         super().__init__("client", limit=limit)
         self._health = health
@@ -67,13 +69,20 @@ class ClientApi(Api):
         self._provisioning = provisioning
         self._key = key
         self._mode = mode
+        self._self_evidence = evidence
+        self._console = console
 
     def handle(self, request: Request) -> Response:
         """Route a request."""
         path = request.path
+        if self._console is not None and self._console.has(path):
+            return self._console.handle(request)
         if path in _OF_ITSELF:
             return self._self(request)
         self._provisioning.require()
+        return self._of_sessions(request, path)
+
+    def _of_sessions(self, request: Request, path: str) -> Response:
         if path == _SESSIONS and request.method == "GET":
             return self._list(request)
         if path in _CREATE:
@@ -142,12 +151,7 @@ class ClientApi(Api):
         nonce = request.args.get("nonce", "")
         if not _HEX64.fullmatch(nonce):
             raise BadRequestError("nonce: expected 64 lower-case hex digits", remedy="ask for /v1/attest?nonce=HEX")
-        evidence = simulated.issue(
-            # No hardware measures this CAS, so it can only name itself.
-            measurement=sha256(f"sconify cas {sconify.__version__}".encode()).digest(),
-            report_data=cas_report_data(nonce=bytes.fromhex(nonce), spki=self._key.spki, mode=self._mode),
-            issued_at=int(time.time()),
-        )
+        evidence = self._self_evidence.give(bytes.fromhex(nonce))
         key = base64.b64encode(self._key.spki).decode()
         return json_response({"evidence": evidence, "mode": self._mode.value, "key": key})
 

@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Collection
 from datetime import UTC, datetime
 
-from sconify.attestation import simulated
+from sconify.attestation import sgx, simulated, vm
 from sconify.attestation.evidence import VerifiedEvidence, cas_report_data
 from sconify.attestation.judge import Mode
 from sconify.attestation.verify import verify_evidence
@@ -26,9 +26,12 @@ from sconify.cas.attested import AttestedCas, CasAddress
 from sconify.cas.client import CasClient
 from sconify.cas.client_config import ClientConfig
 from sconify.cas.connection import DEFAULT_TIMEOUT, Answer, CasConnection
+from sconify.cas.demands import PlatformDemands
 from sconify.cas.identity import Identity
 from sconify.errors import UntrustedDataError
 from sconify.policy.keyhash import decode_key_hash, encode_key_hash, spki_der
+
+_HARDWARE = (sgx.KIND, vm.TDX, vm.SNP)
 
 
 def attest_cas(
@@ -37,6 +40,7 @@ def attest_cas(
     allow_debug: bool,
     expected_key: bytes | None = None,
     expected_measurements: Collection[str] = (),
+    demands: PlatformDemands | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     retries: int | None = None,
 ) -> AttestedCas:
@@ -47,6 +51,7 @@ def attest_cas(
         allow_debug: Accept a CAS in debug mode and evidence that anybody can forge.
         expected_key: SHA-256 of the CAS key's SubjectPublicKeyInfo; None accepts any key that is attested.
         expected_measurements: What the CAS may run, 64 hex digits each; empty accepts any.
+        demands: What evidence of hardware is verified against and must say; None refuses it.
         timeout: Seconds that it may take.
         retries: How often a CAS that can't be reached is tried again; None takes SCONE_CLI_RETRIES, or 3.
 
@@ -68,6 +73,7 @@ def attest_cas(
         evidence = verify_evidence(
             answer.document.get("evidence"),
             expected_report_data=cas_report_data(nonce=nonce, spki=spki, mode=mode),
+            authorities=None if demands is None else demands.authorities,
         )
     except UntrustedDataError as error:
         raise _untrusted(address, "its evidence is not valid") from error
@@ -78,6 +84,11 @@ def attest_cas(
             remedy="use a CAS in production mode, or, only for tests, allow a debug CAS "
             "(`sconify cas attest --only_for_testing-debug`, `sconify_image --cas-debug`)",
         )
+    if evidence.platform is not None and demands is not None:
+        try:
+            demands.require(evidence, key_is_known=expected_key is not None, allow_debug=allow_debug)
+        except UntrustedDataError as error:
+            raise _untrusted(address, "its platform is not accepted", remedy=error.remedy) from error
     measurement = evidence.measurement.hex()
     if expected_measurements and measurement not in {expected.lower() for expected in expected_measurements}:
         expected = " or ".join(expected.lower() for expected in expected_measurements)
@@ -145,6 +156,10 @@ def connect(
         UserError: The records are damaged.
     """
     identity = identity or config.identity()
+    known = config.attested(address)
+    if known is not None and known.evidence_kind in _HARDWARE and expected_key in (None, known.key_sha256):
+        # It was judged when it was recorded, by demands that only `sconify cas attest` takes; its key still counts.
+        return CasClient(known, identity=identity, timeout=timeout, retries=retries)
     cas = attest_cas(address, allow_debug=allow_debug, expected_key=expected_key, timeout=timeout, retries=retries)
     config.record(cas, replace=expected_key is not None)
     return CasClient(cas, identity=identity, timeout=timeout, retries=retries)
@@ -165,7 +180,9 @@ def _weaknesses(mode: Mode, evidence: VerifiedEvidence) -> list[str]:
         found.append("it is in debug mode, so its owner can read every secret")
     if evidence.kind == simulated.KIND:
         found.append("its evidence is simulated, so anybody can forge it")
-    elif evidence.debug:
+    elif evidence.simulated:
+        found.append("its evidence is of a test's root, so whoever made that root can forge it")
+    if evidence.debug and evidence.kind != simulated.KIND:
         found.append("its platform is in debug mode, so its owner can read every secret")
     return found
 
@@ -184,7 +201,8 @@ def _check_key_is_the_peers(address: CasAddress, answer: Answer, spki: bytes) ->
         )
 
 
-def _untrusted(address: CasAddress, why: str) -> UntrustedDataError:
+def _untrusted(address: CasAddress, why: str, *, remedy: str | None = None) -> UntrustedDataError:
     return UntrustedDataError(
-        f"the CAS at {address} is not trustworthy: {why}", remedy="check the address, and ask the owner of the CAS"
+        f"the CAS at {address} is not trustworthy: {why}",
+        remedy=remedy or "check the address, and ask the owner of the CAS",
     )

@@ -13,17 +13,18 @@ from sconify.errors import UserError
 from sconify.policy.keyhash import encode_key_hash, spki_der
 
 DEFAULT_CLIENT_PORT = 8081
+DEFAULT_ENCLAVE_PORT = 18765
 
 
 @dataclass(frozen=True)
 class CasAddress:
-    """Where the client API of a CAS listens."""
+    """Where an API of a CAS listens."""
 
     host: str
     port: int
 
     @classmethod
-    def parse(cls, text: str) -> CasAddress:
+    def parse(cls, text: str, *, default_port: int = DEFAULT_CLIENT_PORT) -> CasAddress:
         """Read ``host`` or ``host:port``; an IPv6 address with a port is written ``[address]:port``.
 
         Raises:
@@ -31,17 +32,21 @@ class CasAddress:
         """
         match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?", text)
         if match is None and re.fullmatch(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*", text):
-            return cls(text, DEFAULT_CLIENT_PORT)
-        port = int(match[3]) if match and match[3] else DEFAULT_CLIENT_PORT
+            return cls(text, default_port)
+        port = int(match[3]) if match and match[3] else default_port
         if match is None or not 1 <= port <= 65535:
             raise UserError(
                 f"{text!r} is no address of a CAS", remedy="give HOST or HOST:PORT, for example --cas=cas.example:8081"
             )
         return cls(match[1] or match[2], port)
 
+    @property
+    def bracketed_host(self) -> str:
+        """The host as it stands before a port: an IPv6 address in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return f"{self.bracketed_host}:{self.port}"
 
 
 @dataclass(frozen=True)

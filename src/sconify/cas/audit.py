@@ -68,6 +68,11 @@ class AuditLog:
                 self._append("audit log opened", first)
 
     @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
     def identity(self) -> str:
         """What tells this log from those of other replicas: the hash of its first line."""
         with self._lock:

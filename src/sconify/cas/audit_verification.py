@@ -37,6 +37,73 @@ class VerifiedLog:
     head: str
 
 
+class LogVerifier:
+    """Verifies a log line by line, from its first one; more lines may come later.
+
+    Args:
+        cas_key: The key hash that its CAS must have; None: any.
+        head: The hash of a line that it must have, as an earlier verification has shown it; None: none.
+    """
+
+    def __init__(self, *, cas_key: str | None, head: str | None = None) -> None:
+        self._expected = cas_key
+        self._awaited = head
+        self._key: Ed25519PublicKey | None = None
+        self._writer = ""
+        self._previous = FIRST
+        self._times = (0, 0)
+        self.lines = 0
+        """How many lines were verified."""
+
+    def feed(self, line: bytes) -> None:
+        """Verify the next line.
+
+        Args:
+            line: The line with its newline.
+
+        Raises:
+            UntrustedDataError: It was changed, does not follow the one before, or the log is another CAS's.
+        """
+        number = self.lines + 1
+        record = _parse(line, number)
+        if self._key is None:
+            self._key, self._writer = _first_key(record)
+            if self._expected not in (None, self._writer):
+                raise UntrustedDataError(
+                    f"line 1: the log is that of the CAS {self._writer}, expected {self._expected}"
+                )
+        try:
+            verify_line(record, self._key)
+        except (InvalidSignature, ValueError, KeyError, TypeError):
+            raise UntrustedDataError(f"line {number}: its signature is not valid: it was changed") from None
+        if record.get("seq") != number or record.get("previous") != self._previous:
+            raise UntrustedDataError(f"line {number}: it does not follow the line before: lines are missing or moved")
+        time = record.get("time")
+        assert isinstance(time, int)
+        self._times = (self._times[0] or time, time)
+        self._previous = hashlib.sha256(line.removesuffix(b"\n")).hexdigest()
+        if self._previous == self._awaited:
+            self._awaited = None
+        self.lines = number
+
+    def result(self) -> VerifiedLog:
+        """Return what the lines so far were found to be.
+
+        Raises:
+            UntrustedDataError: There was none, or not the one that must be there.
+        """
+        if self.lines == 0:
+            raise UntrustedDataError("the log is empty")
+        if self._awaited is not None:
+            raise UntrustedDataError(
+                f"the log has no line with hash {self._awaited}: lines are missing at its end, or it is another"
+            )
+        first, last = self._times
+        return VerifiedLog(
+            cas_key=self._writer, lines=self.lines, first_time=first, last_time=last, head=self._previous
+        )
+
+
 def verify_audit_log(lines: Iterable[bytes], *, cas_key: str | None, head: str | None = None) -> VerifiedLog:
     """Verify a log from its first line to its last.
 
@@ -48,33 +115,10 @@ def verify_audit_log(lines: Iterable[bytes], *, cas_key: str | None, head: str |
     Raises:
         UntrustedDataError: A line was changed, is missing, was put in or moved, or the log is another CAS's.
     """
-    key: Ed25519PublicKey | None = None
-    writer, previous, times, number = "", FIRST, [0, 0], 0
-    seen_head = head is None
-    for number, line in enumerate(lines, start=1):
-        record = _parse(line, number)
-        if key is None:
-            key, writer = _first_key(record)
-            if cas_key is not None and cas_key != writer:
-                raise UntrustedDataError(f"line 1: the log is that of the CAS {writer}, expected {cas_key}")
-        try:
-            verify_line(record, key)
-        except (InvalidSignature, ValueError, KeyError, TypeError):
-            raise UntrustedDataError(f"line {number}: its signature is not valid: it was changed") from None
-        if record.get("seq") != number or record.get("previous") != previous:
-            raise UntrustedDataError(f"line {number}: it does not follow the line before: lines are missing or moved")
-        time = record.get("time")
-        assert isinstance(time, int)
-        times = [times[0] or time, time]
-        previous = hashlib.sha256(line.removesuffix(b"\n")).hexdigest()
-        seen_head = seen_head or previous == head
-    if number == 0:
-        raise UntrustedDataError("the log is empty")
-    if not seen_head:
-        raise UntrustedDataError(
-            f"the log has no line with hash {head}: lines are missing at its end, or it is another"
-        )
-    return VerifiedLog(cas_key=writer, lines=number, first_time=times[0], last_time=times[1], head=previous)
+    verifier = LogVerifier(cas_key=cas_key, head=head)
+    for line in lines:
+        verifier.feed(line)
+    return verifier.result()
 
 
 def _parse(line: bytes, number: int) -> dict[str, object]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from sconify.attestation.judge import Mode
 from sconify.cas.attest import connect, parse_key, trust_cas
-from sconify.cas.attested import CasAddress
+from sconify.cas.attested import DEFAULT_ENCLAVE_PORT, CasAddress
 from sconify.cas.client import CasClient
 from sconify.cas.client_config import ClientConfig
 from sconify.cas.connection import CasRefusedError
-from sconify.cas.embedded import ensure_embedded
+from sconify.cas.embedded import embedded_key, ensure_embedded
 from sconify.cas.identity import load_identity
 from sconify.errors import UserError
 from sconify.request import Request
@@ -96,7 +96,7 @@ def find_authority(request: Request, warn: Callable[[str], None]) -> Authority:
         expected_key = embedded.key
     else:
         address = CasAddress.parse(request.cas or "")
-        cas_address, las_address = address.host, request.las
+        cas_address, las_address = enclave_address(address, request.cas_enclave), request.las
     client = _connect(request, address, config, expected_key, warn) if request.upload else None
     if client is not None:
         key, debug = client.cas.key_sha256, client.cas.mode is Mode.DEBUG
@@ -118,6 +118,44 @@ def find_authority(request: Request, warn: Callable[[str], None]) -> Authority:
             *(TCB_VULNERABILITIES if request.allow_tcb_vulnerabilities else ()),
         ),
     )
+
+
+def enclave_address(client: CasAddress, given: str | None) -> str:
+    """Return ``SCONE_CAS_ADDR``: where containers reach a CAS.
+
+    Args:
+        client: Its client API.
+        given: The value of ``--cas-enclave``, ``[HOST][:PORT]``; what it leaves out is the client API's host and the
+            default port.
+
+    Raises:
+        UserError: ``given`` has another form.
+    """
+    text = given or client.bracketed_host
+    if text.startswith(":"):
+        text = client.bracketed_host + text
+    try:
+        address = CasAddress.parse(text, default_port=DEFAULT_ENCLAVE_PORT)
+    except UserError:
+        raise UserError(
+            f"--cas-enclave={given} is no address", remedy="give --cas-enclave HOST, HOST:PORT or :PORT"
+        ) from None
+    return address.bracketed_host if address.port == DEFAULT_ENCLAVE_PORT else str(address)
+
+
+def expected_key(request: Request) -> str | None:
+    """Return the key that ``find_authority`` would find, 64 hex digits, as far as it is known here; nobody is asked.
+
+    Raises:
+        UserError: ``--cas-key`` is no key, or the client's records are damaged.
+    """
+    if request.cas_key is not None:
+        return parse_key(request.cas_key).hex()
+    if request.cas is None:
+        key = embedded_key()
+        return None if key is None else key.hex()
+    recorded = ClientConfig.default().attested(CasAddress.parse(request.cas))
+    return None if recorded is None else recorded.key_sha256.hex()
 
 
 def _connect(

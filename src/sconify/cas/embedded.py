@@ -115,6 +115,12 @@ def embedded_status(state_dir: Path | None = None) -> EmbeddedServices | None:
         return _services(state, started=False) if state is not None and _is_ready(state) else None
 
 
+def embedded_key(state_dir: Path | None = None) -> bytes | None:
+    """Return the key of the embedded CAS, running or not, or None if there was none yet; nothing is started."""
+    state = read_state(state_dir or default_state_directory())
+    return None if state is None else state.key
+
+
 def stop_embedded(state_dir: Path | None = None) -> bool:
     """Stop the embedded services; what the CAS stores stays.
 

@@ -19,12 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sconify.cas.attested import DEFAULT_CLIENT_PORT
+from sconify.cas.attested import DEFAULT_CLIENT_PORT, DEFAULT_ENCLAVE_PORT
 from sconify.cas.daemon import Daemon
 from sconify.errors import ServiceError
 from sconify.las.request import DEFAULT_PORT as DEFAULT_LAS_PORT
-
-DEFAULT_ENCLAVE_PORT = 18765
 
 
 @dataclass(frozen=True)

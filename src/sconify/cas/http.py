@@ -27,6 +27,7 @@ from sconify.cas.errors import (
     http_status,
 )
 from sconify.cas.rate_limit import RateLimit
+from sconify.cas.request_log import begin_request, log_request
 from sconify.errors import SconifyError
 from sconify.policy.keyhash import key_hash
 
@@ -63,7 +64,9 @@ class Api(ABC):
         """Answer one request and log it: no query, no header, no body, for they may hold secrets."""
         begin = time.monotonic()
         request = Request(environ)
+        new_id = begin_request()
         response = self._answer(request)
+        response.headers["X-Request-Id"] = new_id
         if response.status_code >= 400:
             _read_rest(request)
             response.headers["Connection"] = "close"
@@ -71,14 +74,15 @@ class Api(ABC):
         route = self._route(request.path)
         metrics.requests.labels(self._name, route, str(response.status_code)).inc()
         metrics.seconds.labels(self._name, route).observe(duration)
-        _log.info(
-            "%s %s %s %s %d %.1f ms",
-            request.remote_addr,
-            caller_or_none(request) or "-",
-            request.method,
-            request.path.encode("unicode_escape", "backslashreplace").decode()[:600],
-            response.status_code,
-            1000 * duration,
+        log_request(
+            _log,
+            api=self._name,
+            address=request.remote_addr,
+            client=caller_or_none(request),
+            method=request.method[:20],
+            path=request.path.encode("unicode_escape", "backslashreplace").decode()[:600],
+            status=response.status_code,
+            milliseconds=round(1000 * duration, 1),
         )
         return response(environ, start_response)
 

@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
 from sconify.errors import UserError
@@ -109,6 +110,17 @@ class Identity:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         return key + self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def pkcs12(self, passphrase: bytes) -> bytes:
+        """Return private key and certificate as browsers import them (RFC 7292).
+
+        Args:
+            passphrase: Protects it; not empty.
+        """
+        encryption = serialization.BestAvailableEncryption(passphrase)
+        return pkcs12.serialize_key_and_certificates(
+            _COMMON_NAME.encode(), self._key, self.certificate, None, encryption
+        )
 
 
 def load_identity(path: Path) -> Identity:

@@ -50,6 +50,12 @@ class Provisioning:
             )
         self._open = False
 
+    @property
+    def owner(self) -> str | None:
+        """The key hash of the owner; None: nobody has provisioned this CAS."""
+        known = self._store.known(_OWNER)
+        return None if known is None else known.decode()
+
     def provision(self, token: str, *, root_session: str | None, caller: Caller) -> str:
         """Make the caller the owner.
 

@@ -15,6 +15,7 @@ from sconify.cas.audit import AuditLog
 from sconify.cas.audited_history import AuditedHistory
 from sconify.cas.catalog import Catalog
 from sconify.cas.collateral import Collateral, Fetcher
+from sconify.cas.console.pages import Console
 from sconify.cas.enclave_api import EnclaveApi
 from sconify.cas.health import Health
 from sconify.cas.keys import CasKey, load_cas_key
@@ -26,12 +27,14 @@ from sconify.cas.rate_limit import RateLimit
 from sconify.cas.release import Release
 from sconify.cas.resolution import Resolver
 from sconify.cas.runs import Runs, RunTokens
-from sconify.cas.sealing import derive_key
+from sconify.cas.sealing import Authenticator, derive_key
+from sconify.cas.self_evidence import SelfEvidence
 from sconify.cas.sessions import Sessions
 from sconify.cas.store import Store
 from sconify.cas.values import PublicValues
 from sconify.cas.volumes import VolumeStates
 from sconify.errors import UserError
+from sconify.las.provider import Provider
 
 MASTER_KEY_FILE = "master.key"
 AUDIT_LOG = "audit.jsonl"
@@ -50,6 +53,9 @@ class Cas:
         accept_older_database: Whether a database may be older than the audit log says it was: a restored backup.
         require_provisioning: Whether it serves nothing before an owner has provisioned it.
         rate_limit: Requests a second that each address may send to each API; 0: as many as it likes.
+        hardware: Gives evidence of the VM in which the CAS runs; None: it shows simulated evidence of itself.
+        console: Whether it has pages for people.
+        operators: Key hashes of those who may see everything there, besides the owner.
 
     Raises:
         UserError: The master key is missing or is another store's; the store is that of a CAS in the other mode.
@@ -72,6 +78,9 @@ class Cas:
         accept_older_database: bool = False,
         require_provisioning: bool = False,
         rate_limit: float = 0,
+        hardware: Provider | None = None,
+        console: bool = True,
+        operators: Sequence[str] = (),
     ) -> None:
         if test_roots and mode is Mode.PRODUCTION:
             raise UserError(
@@ -121,6 +130,16 @@ class Cas:
             self._store, sessions=sessions, audit=self._audit, required=require_provisioning
         )
         self.health = Health(self._store, provisioning=self.provisioning)
+        pages = Console(
+            sessions,
+            provisioning=self.provisioning,
+            audit=self._audit,
+            key=self.key,
+            mode=mode,
+            fingerprints=Authenticator(self._store.root_key, purpose="console"),
+            operators=operators,
+        )
+        self.evidence = SelfEvidence(self.key, mode=mode, hardware=hardware)
         self.client_api = ClientApi(
             sessions,
             values=values,
@@ -129,6 +148,8 @@ class Cas:
             limit=RateLimit(rate_limit),
             key=self.key,
             mode=mode,
+            evidence=self.evidence,
+            console=pages if console else None,
         )
         self.enclave_api = EnclaveApi(release, runs=self._runs, limit=RateLimit(rate_limit))
         self._audit.record("cas started", mode=mode.value, key=self.key.key_hash, generation=self._store.generation)

@@ -142,6 +142,11 @@ class Sessions:
         self._audit.record("session history read", session=name, version=latest.stored.version, client=str(caller))
         return versions
 
+    def may_read(self, name: str, *, caller: Caller) -> bool:
+        """Tell whether there is such a session, and the caller may read it; nothing is recorded."""
+        latest = self._catalog.latest(name)
+        return latest is not None and self._allows("read", latest, caller)
+
     def names(self, *, namespace: str | None, caller: Caller, after: str = "") -> tuple[list[str], bool]:
         """Return the names of the sessions that the caller may list, in their order.
 

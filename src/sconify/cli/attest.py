@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,11 +17,8 @@ from sconify.cas.collateral import Collateral
 from sconify.cas.collateral_files import MAX_FILE, import_file
 from sconify.cas.collateral_memory import MemoryDocuments
 from sconify.cli.evidence_file import read_evidence
+from sconify.cli.policy_file import read_policy
 from sconify.errors import UntrustedDataError, UserError
-from sconify.policy.document import MAX_BYTES
-from sconify.policy.factors import Factor
-from sconify.policy.security import Security
-from sconify.policy.session import parse_session
 
 
 @click.group()
@@ -76,7 +72,7 @@ def verify(
     key = certificate.read_bytes() if certificate is not None else evidence.certificate
     if certificate is not None:
         parse_certificate(key, str(certificate))
-    security, factors = _policy(policy, service)
+    security, factors = read_policy(policy, service)
     verdict = give_verdict(
         evidence.platform,
         certificate=key,
@@ -90,19 +86,6 @@ def verify(
     if not verdict.accepted:
         first = next(check for check in verdict.checks if not check.passed)
         raise UntrustedDataError(f"{file} is refused: {first.error().what}", remedy=first.remedy)
-
-
-def _policy(file: Path | None, service: str | None) -> tuple[Security, Sequence[Factor] | None]:
-    if file is None:
-        return Security(), None
-    text = file.read_bytes()
-    if len(text) > MAX_BYTES:
-        raise UserError(f"{file} is larger than {MAX_BYTES} bytes", remedy="name a session file")
-    session = parse_session(text.decode("utf-8", "surrogateescape"))
-    chosen = session.service(service) if service is not None else next(iter(session.services), None)
-    if chosen is None:
-        raise UserError(f"{file} has no service {service or ''}".rstrip(), remedy="give --service=NAME")
-    return session.security, chosen.factors
 
 
 def _time(text: str) -> int:

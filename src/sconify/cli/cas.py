@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sconify import __version__
-from sconify.cas.attest import attest_cas, parse_key
 from sconify.cas.attested import AttestedCas, CasAddress
 from sconify.cas.client_config import ClientConfig
 from sconify.cli.lazy import LazyGroup
 from sconify.errors import UserError
 
 _LAZY = {
+    "attest": "sconify.cli.cas_attest:attest",
     "collateral": "sconify.cli.cas_collateral:collateral",
     "serve": "sconify.cli.cas_serve:serve",
     "backup": "sconify.cli.cas_store:backup",
@@ -28,47 +26,6 @@ _LAZY = {
 @click.group(cls=LazyGroup, lazy=_LAZY)
 def cas() -> None:
     """Configuration and attestation service: keeps sessions, and gives them to services that prove what they are."""
-
-
-@cas.command()
-@click.argument("address")
-@click.argument("measurement", required=False)
-@click.option("-c", "--cas-key-hash", metavar="HASH", help="Accept this CAS key only, whatever was recorded before.")
-@click.option("--mrenclave", "measurements", multiple=True, metavar="HEX", help="Accept this measurement; repeatable.")
-@click.option("--only_for_testing-debug", "allow_debug", is_flag=True, help="Accept debug mode and simulated evidence.")
-@click.option("--only_for_testing-ignore-signer", is_flag=True, help="Accept any signer; simulated evidence has none.")
-@click.option("--only_for_testing-trust-any", is_flag=True, help="Accept any measurement, which is the default.")
-@click.option("-C", "configuration_needed", is_flag=True, help="Accept CONFIGURATION_NEEDED of hardware evidence.")
-@click.option("-G", "out_of_date", is_flag=True, help="Accept GROUP_OUT_OF_DATE of hardware evidence.")
-@click.option("-S", "hardening_needed", is_flag=True, help="Accept SW_HARDENING_NEEDED of hardware evidence.")
-@click.option("--retries", type=click.IntRange(min=0), help="How often a CAS that can't be reached is tried again.")
-def attest(
-    *,
-    address: str,
-    measurement: str | None,
-    cas_key_hash: str | None,
-    measurements: tuple[str, ...],
-    allow_debug: bool,
-    retries: int | None,
-    **_hardware_only: bool,
-) -> None:
-    """Attest the CAS at ADDRESS (HOST[:PORT]), which must run MEASUREMENT if one is given, and record its key."""
-    expected = (*measurements, *((measurement,) if measurement is not None else ()))
-    for text in expected:
-        if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
-            raise UserError(f"{text!r} is no measurement", remedy="give 64 hex digits")
-    where = CasAddress.parse(address)
-    attested = attest_cas(
-        where,
-        allow_debug=allow_debug,
-        expected_key=None if cas_key_hash is None else parse_key(cas_key_hash),
-        expected_measurements=expected,
-        retries=retries,
-    )
-    ClientConfig.default().record(attested, replace=cas_key_hash is not None)
-    click.echo(f"CAS {where.host} at https://{where}/ is trustworthy")
-    click.echo(f"It runs {attested.measurement} ({attested.evidence_kind} evidence, {attested.mode} mode)")
-    click.echo(f"CAS key hash: {attested.key_hash}")
 
 
 @cas.command("list")

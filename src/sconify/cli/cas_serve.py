@@ -13,14 +13,18 @@ from pathlib import Path
 
 import click
 
+from sconify.attestation import simulated, vm
 from sconify.attestation.authorities import parse_test_roots
 from sconify.attestation.judge import Mode
+from sconify.cas import request_log
 from sconify.cas.collateral import renew_for_ever
 from sconify.cas.collateral_fetch import AMD_KDS, INTEL_PCS, HttpFetcher
 from sconify.cas.server import Address, CasServer
 from sconify.cas.service import Cas
 from sconify.cli.cas_store import master_key_options, master_key_provider, store_options
 from sconify.errors import ServiceError
+from sconify.las.choice import vm_provider
+from sconify.policy.keyhash import decode_key_hash, encode_key_hash
 
 _CHECKPOINT_SECONDS = 10
 
@@ -105,7 +109,29 @@ class _AddressType(click.ParamType[Address]):
     show_default=True,
     help="Requests a second that each address may send to each API; 0: as many as it likes.",
 )
+@click.option(
+    "--evidence",
+    type=click.Choice(["auto", vm.TDX, vm.SNP, simulated.KIND]),
+    default="auto",
+    show_default=True,
+    help="Whose evidence the CAS shows of itself; auto takes this VM's hardware, else the simulated platform.",
+)
+@click.option("--console/--no-console", default=True, show_default=True, help="Pages for people at /console.")
+@click.option(
+    "--operator",
+    "operators",
+    multiple=True,
+    metavar="HASH",
+    help="Key hash of who may see everything at /console, besides the owner; may be repeated.",
+)
 @click.option("--ready-fd", type=click.IntRange(min=1), help="Write a line to this descriptor when the CAS serves.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How the log on stderr is written; json: one object a line.",
+)
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only, not each request.")
 def serve(
     *,
@@ -124,13 +150,15 @@ def serve(
     accept_older_database: bool,
     require_provisioning: bool,
     rate_limit: float,
+    evidence: str,
+    console: bool,
+    operators: tuple[str, ...],
     ready_fd: int | None,
+    log_format: str,
     quiet: bool,
 ) -> None:
     """Run a CAS until SIGTERM or SIGINT."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO if not quiet else logging.WARNING, format="%(asctime)s %(message)s"
-    )
+    request_log.configure(form=log_format, quiet=quiet)
     # Alembic reports each start at this level.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # Each connection takes a descriptor; the usual soft limit is far below what the machine allows.
@@ -151,6 +179,9 @@ def serve(
         accept_older_database=accept_older_database,
         require_provisioning=require_provisioning,
         rate_limit=rate_limit,
+        hardware=vm_provider(evidence),
+        console=console,
+        operators=[encode_key_hash(decode_key_hash(operator)) for operator in operators],
     )
     threading.Thread(target=renew_for_ever, args=[cas.collateral, stop], name="collateral", daemon=True).start()
     try:

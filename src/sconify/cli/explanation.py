@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from sconify.shield.choose import Choice
+from sconify.explanation import Explanation
 from sconify.shield.explain import document, rows
 
 LEFT_OUT_SHOWN = 10
@@ -18,18 +18,19 @@ PIPED_WIDTH = 160
 """Columns of the table where there is no terminal to tell."""
 
 
-def print_explanation(choice: Choice, *, as_json: bool, verbose: bool, color: bool) -> None:
+def print_explanation(explanation: Explanation, *, as_json: bool, verbose: bool, color: bool) -> None:
     """Print the plan of a conversion.
 
     Args:
-        choice: What was chosen.
+        explanation: What would be done.
         as_json: One JSON document instead of tables.
         verbose: Every path, not only the regions.
         color: Whether colours are allowed.
     """
     if as_json:
-        print(json.dumps(_choice_document(choice), indent=2, ensure_ascii=True))
+        print(json.dumps(explanation_document(explanation), indent=2, ensure_ascii=True))
         return
+    choice = explanation.choice
     console = Console(no_color=not color, highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = PIPED_WIDTH
@@ -37,6 +38,7 @@ def print_explanation(choice: Choice, *, as_json: bool, verbose: bool, color: bo
     console.print(f"command: {json.dumps(list(choice.command))}", markup=False)
     console.print(f"working directory: {choice.working_directory}", markup=False)
     console.print(f"protected variables: {' '.join(sorted(choice.environment))}", markup=False)
+    console.print(f"expected measurement: {expected_measurement(explanation)}", markup=False)
     table = Table(box=None, pad_edge=False)
     for column in ("path", "protection", "files", "size", "why"):
         table.add_column(column, justify="right" if column in ("files", "size") else "left", overflow="fold")
@@ -55,11 +57,20 @@ def print_explanation(choice: Choice, *, as_json: bool, verbose: bool, color: bo
         console.print(f"warning: {warning}", markup=False)
 
 
-def _choice_document(choice: Choice) -> dict[str, object]:
+def expected_measurement(explanation: Explanation) -> str:
+    """Return the measurement, or what it depends on."""
+    return explanation.measurement or f"depends on {explanation.measurement_depends_on}"
+
+
+def explanation_document(explanation: Explanation) -> dict[str, object]:
+    """Return everything as one JSON-ready document."""
+    choice = explanation.choice
     return {
         "program": choice.program.path,
         "command": list(choice.command),
         "working_directory": choice.working_directory,
         "variables": sorted(choice.environment),
+        "measurement": explanation.measurement,
+        "measurement_depends_on": explanation.measurement_depends_on or None,
         **document(choice.plan),
     }

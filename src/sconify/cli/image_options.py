@@ -52,7 +52,10 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
               help="Encrypt the files that this output of strace, or this list of paths, names."),
     _optional("--replacement-image", multiple=True, metavar="IMAGE",
               help="Image with a build of BINARY that replaces one which can't run on the target platform."),
-    _optional("--cas", metavar="CAS_ADDR", help="CAS to use.  [default: an embedded one on this machine, for tests]"),
+    _optional("--cas", metavar="CAS_ADDR",
+              help="CAS to use, HOST[:CLIENT_PORT].  [default: an embedded one on this machine, for tests]"),
+    _optional("--cas-enclave", metavar="[HOST][:PORT]",
+              help="The CAS as the container reaches it.  [default: the host of --cas, port 18765]"),
     _optional("--cas-debug", is_flag=True, help="Permit the CAS to be in debug mode."),
     _optional("--cas-key", metavar="KEY_HASH", help="Key that the CAS must have.  [default: the one that is attested]"),
     _optional("--las", default=DEFAULT_LAS, show_default=True, metavar="LAS_ADDR",
@@ -121,7 +124,8 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     _plan("--config", type=FILE, metavar="FILE", is_eager=True, callback=load_config,
           help="YAML file with options; what stands on the command line wins. `sconify init` writes one."),
     _plan("--explain", "--dry-run", "explain_only", is_flag=True,
-          help="Show which path goes where and why; make nothing."),
+          help="Show which path goes where and why, and the expected measurement; make nothing."),
+    _plan("--explain-html", type=FILE, metavar="FILE", help="Write that as a page, with the layout drawn by size."),
     _plan("--json", "as_json", is_flag=True, help="Print the result as one JSON document."),
     _debug("-x", "--debug", is_flag=True, help="Print each command that is run."),
     _debug("-v", "--verbose", is_flag=True,
@@ -182,6 +186,7 @@ def request_of(values: dict[str, Any]) -> Request:
         create_namespace=values["create_namespace"],
         service=check_name(values["service_name"], flag="--service-name", nested=False),
         cas=values["cas"],
+        cas_enclave=_cas_enclave(values),
         cas_debug=values["cas_debug"],
         cas_key=values["cas_key"],
         las=values["las"],
@@ -251,6 +256,13 @@ def remarks(values: dict[str, Any]) -> list[str]:
             "of the image and every secret of the session"
         )
     return said
+
+
+def _cas_enclave(values: dict[str, Any]) -> str | None:
+    given: str | None = values["cas_enclave"]
+    if given is not None and values["cas"] is None:
+        raise UserError("--cas-enclave needs --cas", remedy="give --cas, or leave --cas-enclave out")
+    return given
 
 
 def _image(text: str, flag: str) -> ImageReference:

@@ -13,12 +13,11 @@ import click
 
 from sconify.attestation import simulated, vm
 from sconify.errors import UserError
+from sconify.las.choice import vm_provider
 from sconify.las.provider import Provider
 from sconify.las.request import DEFAULT_PORT, LasAddress
 from sconify.las.server import LasServer
 from sconify.las.simulated import SimulatedProvider
-from sconify.las.tsm import Tsm
-from sconify.las.vm import VmProvider
 
 _WARNING = (
     "WARNING: this LAS gives SIMULATED evidence. Anybody can forge it: it proves NOTHING about this machine or what "
@@ -62,7 +61,7 @@ def serve(
         format="%(asctime)s las %(levelname)s %(message)s",
         stream=sys.stderr,
     )
-    provider = _provider(provider_name)
+    provider: Provider = vm_provider(provider_name) or SimulatedProvider()
     if provider.measures_callers and not sockets:
         raise UserError(
             f"{provider.kind} evidence is given over a unix socket only, for nobody else can be measured",
@@ -95,18 +94,3 @@ def serve(
         ended.wait()
     finally:
         server.stop()
-
-
-def _provider(name: str) -> Provider:
-    tsm = Tsm()
-    offered = tsm.kind()
-    if name == "auto":
-        name = offered or simulated.KIND
-    if name == simulated.KIND:
-        return SimulatedProvider()
-    if offered != name:
-        raise UserError(
-            f"this host gives no {name} evidence: it offers {offered or 'none of hardware'}",
-            remedy="run `sconify platform info` to see why",
-        )
-    return VmProvider(name, tsm)

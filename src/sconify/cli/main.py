@@ -16,7 +16,23 @@ from sconify.cli.errors import run_command
 from sconify.cli.lazy import LazyGroup
 from sconify.errors import BugError, UserError
 
-_NAMES = ("attest", "cas", "embedded", "init", "inspect", "las", "measure", "platform", "session", "volume")
+_NAMES = (
+    "attest",
+    "cas",
+    "debug",
+    "decrypt",
+    "diff",
+    "embedded",
+    "init",
+    "inspect",
+    "las",
+    "measure",
+    "platform",
+    "session",
+    "trace",
+    "verify",
+    "volume",
+)
 _COMMANDS = {
     **{name: f"sconify.cli.{name}:{name}" for name in _NAMES},
     "files": "sconify.cli.measure:files",

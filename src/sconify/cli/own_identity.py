@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sconify.cas.client_config import ClientConfig
+from sconify.cas.identity import read_private_file
 from sconify.errors import UserError
 from sconify.policy.keyhash import certificate_key_hash
 
@@ -35,6 +37,30 @@ def show_key_hash() -> None:
 def show_certificate() -> None:
     """Print the certificate alone, as PEM."""
     click.echo(ClientConfig.default().identity().certificate.public_bytes(Encoding.PEM).decode(), nl=False)
+
+
+@own.command()
+@click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path),
+    help="File whose first line is the passphrase of the new file.  [default: asked for]",
+)
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def export(file: Path, passphrase_file: Path | None) -> None:
+    """Write your identity to FILE (PKCS #12), for a browser to import: it then shows you the console of a CAS."""
+    if passphrase_file is not None:
+        passphrase = read_private_file(passphrase_file).partition(b"\n")[0].rstrip(b"\r")
+    else:
+        passphrase = click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True).encode()
+    if not passphrase:
+        raise UserError("the passphrase is empty", remedy="give one: the browser asks for it when it imports the file")
+    content = ClientConfig.default().identity().pkcs12(passphrase)
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise UserError(f"{file} exists", remedy="give another name, or remove it first") from None
+    with os.fdopen(descriptor, "wb") as opened:
+        opened.write(content)
 
 
 @click.group("cert")

@@ -11,10 +11,12 @@ import click
 from sconify import __version__
 from sconify.cli.errors import run_command
 from sconify.cli.explanation import print_explanation
+from sconify.cli.explanation_page import write_page
 from sconify.cli.image_options import image_options, remarks, request_of
 from sconify.cli.option_groups import GroupedCommand
 from sconify.cli.progress import Detail, TerminalProgress
-from sconify.convert import Conversion, convert, explain
+from sconify.convert import Conversion, convert
+from sconify.explanation import explain
 from sconify.program.services import SUPPORTED
 
 _EPILOG = f"""\b
@@ -46,9 +48,11 @@ def sconify_image(**values: Any) -> None:
         request = request_of(values)
         for remark in remarks(values):
             progress.warn(remark)
-        if values["explain_only"]:
-            choice = explain(request, note=progress.note)
-            print_explanation(choice, as_json=values["as_json"], verbose=values["verbose"], color=color)
+        if values["explain_only"] or values["explain_html"] is not None:
+            explanation = explain(request, note=progress.note)
+            if values["explain_html"] is not None:
+                write_page(explanation, values["explain_html"])
+            print_explanation(explanation, as_json=values["as_json"], verbose=values["verbose"], color=color)
             return
         conversion = convert(request, progress=progress)
     click.echo(json.dumps(_document(conversion), indent=2) if values["as_json"] else conversion.session)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import urllib3
 
 from sconify.errors import ServiceError, UserError
 from sconify.image.compression import write_all
+from sconify.image.container import Container
 from sconify.image.storage import writing
 
 _CHUNK = 1 << 20
@@ -111,6 +112,41 @@ class Engine:
                         remedy="look at the engine's log, or give --to=oci:DIRECTORY:TAG",
                     )
 
+    @contextmanager
+    def container(
+        self,
+        image: str,
+        *,
+        entrypoint: Sequence[str],
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        network: str | None,
+        ports: Sequence[str],
+    ) -> Iterator[Container]:
+        """Create a container for a block, to be run in it.
+
+        Args:
+            image: A name, or an image id.
+            entrypoint: In place of the image's.
+            command: In place of the image's.
+            environment: In addition to the image's.
+            network: As ``docker run --network``; None: the default one.
+            ports: As ``docker run --publish``: ``[ADDRESS:]HOST:CONTAINER[/PROTOCOL]`` or ``CONTAINER``.
+
+        Raises:
+            ServiceError: The engine fails.
+        """
+        with _requests(f"a container of {image} can't be run"):
+            created = self._client.containers.create(
+                image, list(command), entrypoint=list(entrypoint), environment=dict(environment), network=network,
+                ports=_published(ports), healthcheck={"test": ["NONE"]},
+            )  # fmt: skip
+            container = Container(created)
+            try:
+                yield container
+            finally:
+                container.remove()
+
     def tag(self, name: str, new_name: str) -> None:
         """Give an image one more name.
 
@@ -132,6 +168,16 @@ class Engine:
             except docker.errors.NotFound:
                 return False
         return True
+
+
+def _published(ports: Sequence[str]) -> dict[str, Any]:
+    published: dict[str, Any] = {}
+    for text in ports:
+        host, _, inside = text.rpartition(":")
+        address, _, port = host.rpartition(":")
+        number = int(port) if port.isdigit() else None
+        published[inside if "/" in inside else f"{inside}/tcp"] = (address, number) if address else number
+    return published
 
 
 @contextmanager

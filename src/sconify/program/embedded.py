@@ -45,25 +45,8 @@ def embedded_entries(
         UserError: Nothing is embedded, or the key is missing or another one.
         UntrustedDataError: A byte of the binary is not the one that was converted.
     """
-    root = measured.manifest.file_system
-    if root is None:
-        raise UserError("the binary has no embedded file system", remedy="convert with --binary-fs")
-    if not measured.is_genuine:
-        raise UntrustedDataError("the binary is not the one that was converted: its digests differ")
-    if key is None:
-        if root.key is None:
-            raise UserError("the embedded file system is encrypted", remedy="give its key with --key-file")
-        key = bytes.fromhex(root.key)
-    if _shield.key_commitment(key).hex() != root.commitment:
-        raise UserError("the embedded file system has another key", remedy="give the file that --key-file had")
+    index = open_embedded(binary, measured, key=key, offset=offset)
     try:
-        index = _shield.Index.embedded(
-            measured.index,
-            key,
-            file=str(binary),
-            offset=offset + measured.packs.start,
-            digests=b"".join(measured.digests),
-        )
         for path in index.paths():
             fields = index.entry(path)
             # A file that is in no pack is a mount point of a host path: what stands there is not the binary's.
@@ -79,4 +62,36 @@ def embedded_entries(
                 sha256="" if content is None else hashlib.sha256(content).hexdigest(),
             )
     except _shield.ShieldError as error:
-        raise UntrustedDataError(f"the embedded file system is not the one that was converted: {error}") from None
+        raise _changed(error) from None
+
+
+def open_embedded(binary: Path, measured: MeasuredBinary, *, key: bytes | None, offset: int = 0) -> _shield.Index:
+    """Return the index of an embedded file system, from which every content can be read and verified.
+
+    Args and errors are those of ``embedded_entries``.
+    """
+    root = measured.manifest.file_system
+    if root is None:
+        raise UserError("the binary has no embedded file system", remedy="convert with --binary-fs")
+    if not measured.is_genuine:
+        raise UntrustedDataError("the binary is not the one that was converted: its digests differ")
+    if key is None:
+        if root.key is None:
+            raise UserError("the embedded file system is encrypted", remedy="give its key with --key-file")
+        key = bytes.fromhex(root.key)
+    if _shield.key_commitment(key).hex() != root.commitment:
+        raise UserError("the embedded file system has another key", remedy="give the file that --key-file had")
+    try:
+        return _shield.Index.embedded(
+            measured.index,
+            key,
+            file=str(binary),
+            offset=offset + measured.packs.start,
+            digests=b"".join(measured.digests),
+        )
+    except _shield.ShieldError as error:
+        raise _changed(error) from None
+
+
+def _changed(error: _shield.ShieldError) -> UntrustedDataError:
+    return UntrustedDataError(f"the embedded file system is not the one that was converted: {error}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sconify.errors import UserError
 from sconify.program.binary import Program, locate, same_file
+from sconify.program.command import parse_command, require_no_shell
 from sconify.program.script import SHEBANG_SIZE, SHELLS, parse_shebang
 from sconify.program.shell import ShellNeededError, split_simple_command
 from sconify.program.view import RootView, Trail
@@ -21,7 +22,6 @@ MAX_SHOWN = 200
 """Characters of an argv that a message shows."""
 
 _SUGGESTIBLE = re.compile(r"[\w@%+=:,./ -]+")
-_COMMAND_WORD = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
 _SHELL_FLAGS = frozenset("ceuxf")
 """Options of a shell that change nothing about one literal command, and ``-c`` itself."""
 _SHELL_NAMED_OPTIONS = frozenset({"errexit", "nounset", "pipefail", "xtrace", "noglob"})
@@ -34,39 +34,6 @@ class Command:
     argv: tuple[str, ...]
     reason: str
     """Where it comes from, for ``--explain``."""
-
-
-def parse_command(text: str) -> tuple[str, ...]:
-    """Split a command string as the session language does: at white space, single and double quotes honoured.
-
-    There are no escapes and no expansions; ``$$SCONE::x$$`` and ``@@1`` pass unchanged.
-
-    Args:
-        text: The command.
-
-    Returns:
-        The argv, at least one word.
-
-    Raises:
-        UserError: The text is blank or a quote is not closed.
-    """
-    words = []
-    end = 0
-    for match in _COMMAND_WORD.finditer(text):
-        if text[end : match.start()].strip():
-            break
-        words.append(re.sub(r"""'([^']*)'|"([^"]*)\"""", lambda m: m[1] if m[1] is not None else m[2], match[0]))
-        end = match.end()
-    if text[end:].strip():
-        raise UserError(
-            f"--command has a quote that is not closed: {text[end:].strip()}",
-            remedy="close it; a quote inside a word needs the other kind of quote around it",
-        )
-    if not words:
-        raise UserError(
-            "--command is empty, expected a program and its arguments", remedy='give --command="PROGRAM ARGUMENTS"'
-        )
-    return tuple(words)
 
 
 def derive_command(
@@ -97,9 +64,11 @@ def derive_command(
         The command and where it comes from.
 
     Raises:
-        UserError: There is no command, a shell is needed to run it, or it runs another program than ``program``.
+        UserError: There is no command, a shell is needed to run it (``command`` included), or it runs another program
+            than ``program``.
     """
     if command is not None:
+        require_no_shell(command)
         return Command(argv=parse_command(command), reason="given by --command")
     argv = (*entrypoint, *cmd)
     if not argv:

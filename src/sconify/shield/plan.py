@@ -52,6 +52,8 @@ class Plan:
     warnings: tuple[str, ...]
     beside: Mapping[str, Entry] = field(default_factory=dict)
     """By path: what stands unprotected beside an embedded file system, and does not exist for the program."""
+    omitted_size: int = 0
+    """Bytes of the files that stay behind."""
 
     @property
     def content_size(self) -> int:
@@ -264,10 +266,12 @@ class Planner:
         ordered = dict(sorted(entries.items(), key=lambda item: item[0].encode(errors="surrogateescape")))
         self._warn_of_dangling_links(ordered)
         self._warn_of_beside()
+        omitted = self._omitted(ordered)
         return Plan(
             regions=tuple(self._regions),
             entries=ordered,
-            omitted=self._omitted(ordered),
+            omitted=tuple(entry.path for entry in omitted),
+            omitted_size=sum(entry.size for entry in omitted if entry.content is not None),
             warnings=tuple(self._warnings),
             beside=self._beside,
         )
@@ -361,11 +365,11 @@ class Planner:
         if len(dangling) > MAX_LINK_WARNINGS:
             self._warnings.append(f"{len(dangling) - MAX_LINK_WARNINGS} more links lead to paths in no region")
 
-    def _omitted(self, entries: Mapping[str, PlannedEntry]) -> tuple[str, ...]:
+    def _omitted(self, entries: Mapping[str, PlannedEntry]) -> list[Entry]:
         def left_out(entry: Entry) -> bool:
             if entry.type is EntryType.DIRECTORY or entry.path in entries:
                 return False
             region = self._regions.region_of(entry.path)
             return region is None or region.kind is not RegionKind.HOST
 
-        return tuple(entry.path for entry in self._root.walk("/") if left_out(entry))
+        return [entry for entry in self._root.walk("/") if left_out(entry)]

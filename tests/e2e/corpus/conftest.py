@@ -6,15 +6,16 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.containers import Container, Convert, run
+from tests.containers import COMMANDS, DOCKER, Container, Convert, Engine, run
+from tests.e2e.corpus.engines import MODES, Podman, Way, podman
 from tests.e2e.corpus.modes import BINARY_FS, FILE_PROTECTION, Mode
-from tests.e2e.corpus.native import build
+from tests.e2e.corpus.native import TOOLS, build, debian
 from tests.e2e.corpus.services import Recipe
 
 
@@ -28,44 +29,69 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Pair:
-    """A native image and the encrypted one made of it."""
+    """A native image and the encrypted one made of it, and the user that may run them instead of root."""
 
     native: str
     encrypted: str
+    user: str
     mode: Mode = FILE_PROTECTION
 
-    def outcomes(self, *options: str, timeout: float = 60) -> tuple[Outcome, Outcome]:
-        """Run both to their ends with the same options of ``docker run``: native, encrypted."""
-        native = run_to_end(self.native, *self.mode.native, *options, timeout=timeout)
-        return native, run_to_end(self.encrypted, *options, timeout=timeout)
+    def outcomes(self, way: Way, timeout: float = 60) -> tuple[Outcome, Outcome]:
+        """Run both to their ends in the same way: native, encrypted.
+
+        Where protected directories are read-only, the native one gets a read-only root.
+        """
+        native = run_to_end(way.engine, way.image(self.native),
+                            *way.native_options(self.user, read_only=not self.mode.embeds), timeout=timeout)  # fmt: skip
+        return native, run_to_end(way.engine, way.image(self.encrypted), *way.options(self.user), timeout=timeout)
 
 
-def run_to_end(image: str, *options: str, timeout: float) -> Outcome:
+def run_to_end(engine: Engine, image: str, *options: str, timeout: float) -> Outcome:
     """Run a container to its end; standard error shows only when a test fails."""
     name = f"sconify-corpus-{uuid.uuid4().hex[:12]}"
     try:
-        done = run("docker", "run", "--rm", "--name", name, *options, image, check=False, timeout=timeout)
+        done = engine("run", "--rm", "--name", name, *options, image, check=False, timeout=timeout)
     except subprocess.TimeoutExpired:
-        log = run("docker", "logs", "--tail=20", name, check=False)
-        run("docker", "rm", "--force", name, check=False)
+        log = engine("logs", "--tail=20", name, check=False)
+        engine("rm", "--force", name, check=False)
         pytest.fail(f"{image} did not end within {timeout:.0f} s; its last lines:\n{log.stdout}{log.stderr}")
     print(f"{image} ended with {done.returncode}; standard error:\n{done.stderr}")
     return Outcome(done.returncode, done.stdout)
 
 
-def wait_for_port(container: Container, port: int, timeout: float = 30) -> None:
-    """Wait until a service of a container takes connections."""
+def comes_up(container: Container, port: int, timeout: float = 60) -> bool:
+    """Wait until a service of a container takes connections; return False if it ends instead."""
     deadline = time.monotonic() + timeout
     while True:
         try:
             socket.create_connection((container.address(), port), timeout=5).close()
         except OSError:
-            state = run("docker", "inspect", "--format", "{{.State.Running}}", container.name).stdout.strip()
-            if state != "true" or time.monotonic() > deadline:
+            state = container.engine("inspect", "--format", "{{.State.Running}}", container.name).stdout.strip()
+            if state != "true":
+                print(f"the container of port {port} ended; its log:\n{container.logs()[-4000:]}")
+                return False
+            if time.monotonic() > deadline:
                 pytest.fail(f"port {port} is not served; the last lines of the log:\n{container.logs()[-4000:]}")
             time.sleep(0.1)
             continue
-        return
+        return True
+
+
+def conversations(
+    pair: Pair, way: Way, start: Callable[..., Container], port: int, talk: Callable[[Container], list[str]]
+) -> tuple[list[str], list[str]]:
+    """Run the native service and then the encrypted one, and return what ``talk`` learns of each.
+
+    Of a service that does not come up, which is right where a mode takes away what it needs, the exit code is returned.
+    """
+    learnt = []
+    for image, options in ((pair.native, way.native_options(pair.user)), (pair.encrypted, way.options(pair.user))):
+        container = start(way.image(image), *options, engine=way.engine)
+        up = comes_up(container, port)
+        learnt.append(talk(container) if up else [f"ended with {container.wait()}"])
+        way.engine("rm", "--force", "--volumes", container.name)
+    native, encrypted = learnt
+    return native, encrypted
 
 
 MakePair = Callable[[Recipe], Pair]
@@ -92,9 +118,29 @@ def pair(convert: Convert, mode: Mode, tmp_path_factory: pytest.TempPathFactory)
         native = build(recipe.name, recipe.dockerfile, recipe.files, tmp_path_factory.mktemp(recipe.name))
         encrypted = native.replace(":native", f":{mode.tag}")
         convert(f"--from={native}", f"--to={encrypted}", "--overwrite", *mode.options(recipe.options))
-        return Pair(native, encrypted, mode)
+        return Pair(native, encrypted, recipe.user, mode)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def podman_engine(home: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    """podman with a container that runs as long as the tests: its bridge is there while there is one."""
+    directory = tmp_path_factory.mktemp("podman")
+    with podman(directory) as engine:
+        engine.provide(debian(TOOLS), directory)
+        engine("run", "--detach", debian(TOOLS), "sleep", "infinity")
+        # They listen on the bridges that are there when they start.
+        run(str(COMMANDS / "sconify"), "embedded", "start", env=home)
+        yield engine
+
+
+@pytest.fixture
+def way(request: pytest.FixtureRequest, tmp_path: Path) -> Way:
+    """How a container is run; tests name what they want by ``ways``. Without a name it is Docker, plainly."""
+    name, _, mode = getattr(request, "param", "docker-plain").partition("-")
+    engine = request.getfixturevalue("podman_engine") if name == "podman" else DOCKER
+    return Way(engine, MODES[mode], tmp_path)
 
 
 @pytest.fixture(scope="session")

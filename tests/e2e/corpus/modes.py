@@ -15,8 +15,6 @@ class Mode:
     name: str
     tag: str
     """Of the encrypted images."""
-    native: tuple[str, ...]
-    """What a native container is run with, so that it can write where the encrypted one can."""
 
     @property
     def embeds(self) -> bool:
@@ -30,8 +28,8 @@ class Mode:
         return ("--binary-fs", *(f"{EMBEDDING.get(name, name)}{equals}{value}" for name, equals, value in split))
 
 
-FILE_PROTECTION = Mode("file-protection", "encrypted", ("--read-only",))
+FILE_PROTECTION = Mode("file-protection", "encrypted")
 """Protected directories are read-only."""
 
-BINARY_FS = Mode("binary-fs", "embedded", ())
+BINARY_FS = Mode("binary-fs", "embedded")
 """Everything may be changed, until the end."""

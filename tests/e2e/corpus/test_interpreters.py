@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.corpus.conftest import MakePair, Pair
+from tests.e2e.corpus.engines import Way, ways
 from tests.e2e.corpus.native import PROGRAMS, TOOLS, debian
 from tests.e2e.corpus.services import LIBRARIES, Recipe
 
@@ -144,14 +145,8 @@ def java(pair: MakePair, data: Path) -> Pair:
     "program",
     ["sqlite", *(pytest.param(name, marks=pytest.mark.corpus) for name in ("perl", "git", "node", "java"))],
 )
-@pytest.mark.parametrize(
-    "options",
-    [(), ("--user=1000:0", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--read-only")],
-    ids=["plain", "restricted"],
-)
-def test_it_does_what_the_native_one_does(
-    program: str, options: tuple[str, ...], request: pytest.FixtureRequest
-) -> None:
-    native, encrypted = request.getfixturevalue(program).outcomes(*options)
+@pytest.mark.parametrize("way", ways("docker-plain", "docker-restricted"), indirect=True)
+def test_it_does_what_the_native_one_does(program: str, way: Way, request: pytest.FixtureRequest) -> None:
+    native, encrypted = request.getfixturevalue(program).outcomes(way)
     assert native.output
     assert encrypted == native

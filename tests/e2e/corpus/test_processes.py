@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers import Container, run
+from tests.containers import DOCKER, Container, run
 from tests.e2e.corpus.conftest import MakePair, Pair, run_to_end
+from tests.e2e.corpus.engines import Way
 from tests.e2e.corpus.native import PROGRAMS, debian
 from tests.e2e.corpus.services import LIBRARIES, Recipe
 
@@ -45,15 +46,15 @@ def bash(pair: MakePair, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
     return make
 
 
-def test_users_are_changed_as_natively(bash: Callable[..., Pair]) -> None:
-    native, encrypted = bash("users", '["/bin/bash", "/app/identities.sh"]').outcomes()
+def test_users_are_changed_as_natively(bash: Callable[..., Pair], way: Way) -> None:
+    native, encrypted = bash("users", '["/bin/bash", "/app/identities.sh"]').outcomes(way)
     assert native.output.count(SECRET) >= 12
     assert encrypted == native
 
 
 def test_calls_around_the_shield_are_refused(bash: Callable[..., Pair]) -> None:
     image = bash("refused", '["/bin/bash", "-c", "perl /app/refused.pl"]').encrypted
-    assert run_to_end(image, timeout=60).output.splitlines() == [
+    assert run_to_end(DOCKER, image, timeout=60).output.splitlines() == [
         "clone3 error 38",
         "fsopen error 38",
         "io_uring_setup error 38",
@@ -126,13 +127,13 @@ def test_terminals_have_job_control(bash: Callable[..., Pair]) -> None:
         )
 
 
-def test_a_running_program_can_be_traced_by_its_own(bash: Callable[..., Pair]) -> None:
+def test_a_running_program_can_be_traced_by_its_own(bash: Callable[..., Pair], way: Way) -> None:
     script = (
         "(while :; do cat /data/open >/dev/null; sleep 0.2; done) & sleep 0.3; "
         "strace -p $! -e trace=clone,wait4 -o /dev/stdout & sleep 1; kill %2; wait %2; kill %1; echo end"
     )
     made = bash("strace", f'["/bin/bash", "-c", "{script}"]')
-    for outcome in made.outcomes():
+    for outcome in made.outcomes(way):
         assert "clone(" in outcome.output
         assert outcome.output.endswith("end\n")
 

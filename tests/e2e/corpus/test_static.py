@@ -9,6 +9,7 @@ import pytest
 
 from tests.containers import run
 from tests.e2e.corpus.conftest import MakePair, Pair
+from tests.e2e.corpus.engines import Way, ways
 from tests.e2e.corpus.native import PROGRAMS, TOOLS, debian
 from tests.e2e.corpus.services import Recipe
 
@@ -78,14 +79,8 @@ def busybox(pair: MakePair, data: Path) -> Pair:
 
 
 @pytest.mark.parametrize("program", ["go", "musl", "busybox"])
-@pytest.mark.parametrize(
-    "options",
-    [(), ("--user=1000:0", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--read-only")],
-    ids=["plain", "restricted"],
-)
-def test_it_does_what_the_native_one_does(
-    program: str, options: tuple[str, ...], request: pytest.FixtureRequest
-) -> None:
-    native, encrypted = request.getfixturevalue(program).outcomes(*options)
+@pytest.mark.parametrize("way", ways("docker-plain", "docker-restricted"), indirect=True)
+def test_it_does_what_the_native_one_does(program: str, way: Way, request: pytest.FixtureRequest) -> None:
+    native, encrypted = request.getfixturevalue(program).outcomes(way)
     assert native.output
     assert encrypted == native

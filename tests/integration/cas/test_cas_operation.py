@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,3 +53,30 @@ def test_an_address_that_asks_too_much_is_told_to_wait(tmp_path: Path) -> None:
         assert statuses.count(429) >= 5
         assert all("too many requests" in answer.message for answer in answers if answer.status == 429)
         assert own.enclave("a/b").challenge()  # the other API counts by itself
+
+
+def test_structured_logs_name_each_request_and_no_secret(tmp_path: Path) -> None:
+    with running_cas(tmp_path / "state", "--log-format=json") as server:
+        client = Client.make(tmp_path / "client", server.client_port)
+        text = session_text("logged", extra="secrets: [{name: s, kind: ascii, value: hunter2}]")
+        assert client.upload(text).status == 201
+        assert client.request("/v1/sessions/nothing?hash=hunter2").status == 404
+        headers = subprocess.run(
+            ["curl", "-sSki", "-H", "Authorization: hunter2", f"https://127.0.0.1:{server.client_port}/v1/version"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    log = server.log.read_text()
+    lines = [json.loads(line) for line in log.splitlines()]
+    requests = [line for line in lines if line["event"] == "request"]
+    assert [(line["method"], line["path"], line["status"]) for line in requests] == [
+        ("POST", "/v1/sessions", 201),
+        ("GET", "/v1/sessions/nothing", 404),
+        ("GET", "/v1/version", 200),
+    ]
+    assert requests[0]["client"] == requests[1]["client"]
+    assert "client" not in requests[2]
+    assert f"X-Request-Id: {requests[2]['request_id']}" in headers
+    assert len({line["request_id"] for line in requests}) == 3
+    assert "hunter2" not in log

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sconify.cas.audit import AuditLog
 from sconify.cas.audit_verification import VerifiedLog, verify_audit_log
+from sconify.cas.console.chain import Chain
 from sconify.cas.keys import CasKey, load_cas_key
 from sconify.cas.master_key import FileMasterKey
 from sconify.cas.store import Store
@@ -141,3 +142,47 @@ def test_a_log_that_another_key_has_signed_is_not_continued(tmp_path: Path, cas_
     AuditLog(tmp_path / "audit.jsonl", signing_key=other, cas_key=cas_key).close()
     with pytest.raises(ServiceError, match="not written by this CAS"):
         AuditLog(tmp_path / "audit.jsonl", signing_key=KEY, cas_key=cas_key)
+
+
+def test_a_chain_is_verified_further_and_a_change_is_noticed(
+    tmp_path: Path, open_log: Callable[[], AuditLog], cas_key: CasKey
+) -> None:
+    log, path = open_log(), tmp_path / "audit.jsonl"
+    chain = Chain(path, cas_key=cas_key.key_hash)
+    first = chain.state()
+    assert first.complete
+    assert first.verified == verify(path)
+    log.record("event", number=1)
+    log.record("event", number=2)
+    second = chain.state()
+    assert second.verified is not None
+    assert second.verified.lines == 3
+    log.record("event", number=3)
+    path.write_bytes(path.read_bytes().replace(b'"number": 3', b'"number": 4'))
+    third = chain.state()
+    assert not third.complete
+    assert third.failure is not None
+    assert "line 4" in third.failure
+    assert chain.state() == third
+
+
+def test_a_chain_that_was_cut_is_noticed(tmp_path: Path, open_log: Callable[[], AuditLog], cas_key: CasKey) -> None:
+    open_log().record("event")
+    path = tmp_path / "audit.jsonl"
+    chain = Chain(path, cas_key=cas_key.key_hash)
+    chain.state()
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    assert "missing" in str(chain.state().failure)
+    assert "CAS" in str(Chain(path, cas_key="another").state().failure)
+
+
+def test_a_long_chain_is_verified_in_several_looks(
+    tmp_path: Path, open_log: Callable[[], AuditLog], cas_key: CasKey
+) -> None:
+    log = open_log()
+    for number in range(5):
+        log.record("event", number=number)
+    ticks = iter(range(100))
+    chain = Chain(tmp_path / "audit.jsonl", cas_key=cas_key.key_hash, clock=lambda: next(ticks))
+    states = [chain.state() for _ in range(4)]
+    assert [state.complete for state in states] == [False, False, True, True]

@@ -13,7 +13,7 @@ use ureq::Agent;
 use zeroize::Zeroizing;
 
 use super::protocol::{
-    AttestAnswer, AttestRequest, Challenge, ChallengeRequest, ExitReport, Refusal,
+    AttestAnswer, AttestRequest, Challenge, ChallengeRequest, ExitReport, Refusal, Renewed,
 };
 use super::tls::{OtherKey, PinnedConnector, StubResolver};
 use crate::address::Address;
@@ -42,6 +42,12 @@ impl Default for Patience {
 const EXIT_PATIENCE: Patience = Patience {
     connect: Duration::from_secs(1),
     answer: Duration::from_secs(2),
+};
+
+/// How long one attempt to renew a lease may take: there is time for several.
+const RENEWAL_PATIENCE: Patience = Patience {
+    connect: Duration::from_secs(2),
+    answer: Duration::from_secs(5),
 };
 
 /// The largest answer that is read: a configuration with all its files.
@@ -175,7 +181,7 @@ impl Cas {
         self.ask("/v1/attest", request)
     }
 
-    /// The way to report the end of a program that was attested with this answer.
+    /// What the program that was attested with this answer has to say later.
     pub(super) fn session(&self, token: Zeroizing<String>) -> Session {
         Session {
             address: self.address.clone(),
@@ -201,6 +207,15 @@ impl Cas {
     ) -> Result<Zeroizing<Vec<u8>>, CasError> {
         let json =
             serde_json::to_vec(request).map_err(|source| CasError::Malformed { path, source })?;
+        self.send(path, token, &json)
+    }
+
+    fn send(
+        &self,
+        path: &'static str,
+        token: Option<&str>,
+        json: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, CasError> {
         let mut post = self
             .agent
             .post(format!("https://{}{path}", self.address))
@@ -208,7 +223,7 @@ impl Cas {
         if let Some(token) = token {
             post = post.header("Authorization", format!("Bearer {token}"));
         }
-        let mut response = post.send(&json)?;
+        let mut response = post.send(json)?;
         let status = response.status();
         let body = response
             .body_mut()
@@ -227,7 +242,7 @@ impl Cas {
     }
 }
 
-/// What is left of an attestation while the program runs: the way to say how it ended.
+/// What is left of an attestation while the program runs: the ways to keep its place, and to say how it ended.
 pub struct Session {
     address: Address,
     key: [u8; 32],
@@ -249,5 +264,15 @@ impl Session {
         };
         let cas = Cas::new(&self.address, self.key, EXIT_PATIENCE)?;
         cas.post("/v1/exit", Some(&self.token), &report).map(drop)
+    }
+
+    /// Renews the lease of a service that runs once at a time; says for how long from now on.
+    pub(super) fn renew(&self) -> Result<Duration, CasError> {
+        let cas = Cas::new(&self.address, self.key, RENEWAL_PATIENCE)?;
+        let path = "/v1/renew";
+        let body = cas.send(path, Some(&self.token), &[])?;
+        serde_json::from_slice(&body)
+            .map(|renewed: Renewed| Duration::from_secs(renewed.expires_in))
+            .map_err(|source| CasError::Malformed { path, source })
     }
 }

@@ -1,17 +1,22 @@
 //! Attestation: shows the CAS what runs here, and gets the configuration of the program (docs/protocol.md, section 4).
 
+mod access;
 mod cas;
 mod jose;
 mod las;
+mod lease;
 mod protocol;
 mod tls;
 
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+pub use access::{AccessError, AccessToken};
 pub use cas::{Cas, CasError, Patience, Session};
 pub use jose::{JoseError, Signed};
 pub use las::{Las, LasError};
+pub use lease::{Lease, LeaseError};
 pub use protocol::{Evidence, Nonce, Refusal, ReportData};
 
 use crate::config::{ConfigError, Configuration};
@@ -41,6 +46,9 @@ pub enum AttestError {
     /// What the CAS signed.
     #[error("the configuration is refused")]
     Config(#[from] ConfigError),
+    /// The service access token.
+    #[error("the service access token")]
+    Access(#[from] AccessError),
     /// The system has no random numbers.
     #[error("the system gives no random numbers")]
     NoRandomness,
@@ -61,7 +69,18 @@ pub struct Attested {
     /// The configuration of the program.
     pub configuration: Configuration,
     /// The way to report its end.
-    pub session: Session,
+    pub session: Arc<Session>,
+    /// What this run must renew, if the service runs once at a time.
+    pub lease: Option<Lease>,
+}
+
+/// Who attests.
+#[derive(Clone, Copy)]
+pub struct Claim<'a> {
+    /// `SESSION/SERVICE`.
+    pub config_id: &'a str,
+    /// The service access token, if it was started with one.
+    pub access_token: Option<&'a AccessToken>,
 }
 
 /// How long services that can't be reached are tried again: they may be starting at the same time as we.
@@ -69,11 +88,11 @@ pub const RETRY_TIME: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Attests as `config_id` to the CAS; tries again for `retry_time` while a service can't be reached.
+/// Attests to the CAS; tries again for `retry_time` while a service can't be reached.
 pub fn attest<A>(
     attester: &A,
     cas: &Cas,
-    config_id: &str,
+    claim: Claim,
     retry_time: Duration,
 ) -> Result<Attested, AttestError>
 where
@@ -83,7 +102,7 @@ where
     let end = Instant::now() + retry_time;
     let mut pause = FIRST_PAUSE;
     loop {
-        match attest_once(attester, cas, config_id) {
+        match attest_once(attester, cas, claim) {
             Err(error) if error.is_transient() && Instant::now() + pause < end => {
                 let cause = std::error::Error::source(&error)
                     .map(ToString::to_string)
@@ -105,11 +124,15 @@ where
 }
 
 /// One attempt, with a nonce and a key of its own.
-fn attest_once<A>(attester: &A, cas: &Cas, config_id: &str) -> Result<Attested, AttestError>
+fn attest_once<A>(attester: &A, cas: &Cas, claim: Claim) -> Result<Attested, AttestError>
 where
     A: Attester,
     AttestError: From<A::Error>,
 {
+    let Claim {
+        config_id,
+        access_token,
+    } = claim;
     let nonce = cas.challenge(config_id)?.nonce;
     let key = jose::EphemeralKey::generate().ok_or(AttestError::NoRandomness)?;
     let report_data = protocol::report_data(&nonce.0, key.point(), config_id);
@@ -117,16 +140,24 @@ where
     if evidence.kind().as_deref() == Some("simulated") {
         crate::warn!("The platform is simulated: the host can read the program's memory and forge its evidence. Not for production.");
     }
+    let asked = Instant::now();
     let answer = cas.attest(&AttestRequest {
         config_id,
         nonce: nonce.encoded(),
         public_key: key.jwk(),
         evidence: &evidence,
+        access_proof: access_token.map(|token| token.proof(&report_data)),
     })?;
     let signed = jose::verify(&key.open(&answer.sealed)?, cas.key())?;
     let configuration = Configuration::read(&signed, config_id, &nonce)?;
+    access::check(access_token, configuration.access_proof(), &report_data)?;
+    let session = Arc::new(cas.session(answer.session_token));
+    let lease = configuration
+        .lease()
+        .map(|time| Lease::new(Arc::clone(&session), asked, time));
     Ok(Attested {
         configuration,
-        session: cas.session(answer.session_token),
+        session,
+        lease,
     })
 }

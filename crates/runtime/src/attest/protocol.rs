@@ -93,6 +93,8 @@ pub struct AttestRequest<'a> {
     pub nonce: String,
     pub public_key: Jwk,
     pub evidence: &'a Evidence,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_proof: Option<String>,
 }
 
 /// The answer to an [`AttestRequest`].
@@ -108,6 +110,13 @@ pub struct AttestAnswer {
 pub struct ExitReport {
     pub status: Option<i32>,
     pub signal: Option<i32>,
+}
+
+/// The answer to `POST /v1/renew`: for how many seconds from now the lease holds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renewed {
+    pub expires_in: u64,
 }
 
 /// The body of a refusal: `msg` from the outermost to the innermost cause.

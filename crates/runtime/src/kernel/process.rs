@@ -13,7 +13,7 @@ use rustix::net::{
 };
 
 use super::signal::SignalMask;
-use super::standby::{self, Orders, Standby, Words};
+use super::standby::{self, Orders};
 use super::{check, last_error};
 
 /// What the first process executes.
@@ -49,7 +49,7 @@ const STEPS: &[&str] = &[
     "installing the seccomp filter with a listener (needs kernel 5.19 and no other supervisor around this container)",
     "placing the loader's descriptor below the limit of open files",
     "executing the program",
-    "making the process that starts health checks",
+    "making the process that starts further programs",
 ];
 
 /// Before it stands a child that is ready to execute its program.
@@ -85,14 +85,14 @@ pub struct Started {
     pub listener: OwnedFd,
     /// What lets it go on.
     pub gate: Gate,
-    /// Orders to the one that starts the standby, if there is one.
+    /// Orders for further programs, if there may be any.
     pub orders: Option<Orders>,
 }
 
 /// Forks a child that puts itself under `filter`. To be called while this process has one thread only.
 ///
 /// The child becomes the leader of a process group of its own, in the foreground if this process has a terminal; it gets
-/// default signal dispositions and the signal mask `mask`.
+/// default signal dispositions and the signal mask `mask`. With `null`, an open `/dev/null`, it makes a sibling that starts further programs on order.
 ///
 /// # Errors
 /// The step that failed.
@@ -100,38 +100,22 @@ pub fn start(
     image: &Image,
     filter: &[sock_filter],
     mask: &SignalMask,
-    standby: Option<&Standby>,
+    null: Option<&OwnedFd>,
 ) -> Result<Started, StartError> {
     let failed = |step| move |error| StartError { step, error };
-    let pair = || {
-        let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
-        socketpair(AddressFamily::UNIX, kind, flags, None).map_err(failed("making a socket pair"))
+    let pair = |kind| {
+        socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+            .map_err(failed("making a socket pair"))
     };
-    let (ours, theirs) = pair()?;
-    let (orders, order_taker) = standby.map(|_| pair()).transpose()?.unzip();
-    let arguments = pointers(&image.arguments);
-    let environment = pointers(&image.environment);
-    let standby_arguments =
-        standby.map_or(Vec::new(), |standby| pointers(&standby.image.arguments));
-    let standby_environment =
-        standby.map_or(Vec::new(), |standby| pointers(&standby.image.environment));
-    let standby = standby.zip(order_taker.as_ref()).map(|(standby, channel)| {
-        let words = Words {
-            arguments: &standby_arguments,
-            environment: &standby_environment,
-        };
-        (standby, words, channel)
-    });
+    let (ours, theirs) = pair(SocketType::SEQPACKET)?;
+    let (orders, order_taker) = null.map(|_| pair(SocketType::STREAM)).transpose()?.unzip();
+    let sibling = null.zip(order_taker.as_ref());
     let parent = std::process::id() as i32;
     // SAFETY: there is one thread, so the child has a consistent copy of everything.
     let process = check(unsafe { libc::fork() }.into()).map_err(failed("forking"))? as i32;
     if process == 0 {
         drop((ours, orders));
-        let words = Words {
-            arguments: &arguments,
-            environment: &environment,
-        };
-        let (step, error) = child(image, &words, filter, mask, &theirs, parent, standby);
+        let (step, error) = child(image, filter, mask, &theirs, parent, sibling);
         let mut report = [0; 8];
         report[..4].copy_from_slice(&(step as u32).to_ne_bytes());
         report[4..].copy_from_slice(&error.raw_os_error().to_ne_bytes());
@@ -178,7 +162,8 @@ fn decode(report: [u8; 8]) -> StartError {
     }
 }
 
-fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+/// The pointers that `exec` takes, null at the end.
+pub(super) fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings
         .iter()
         .map(|text| text.as_ptr())
@@ -189,12 +174,11 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
 /// What the child does; returns only when a step fails.
 fn child(
     image: &Image,
-    words: &Words,
     filter: &[sock_filter],
     mask: &SignalMask,
     channel: &OwnedFd,
     parent: i32,
-    standby: Option<(&Standby, Words, &OwnedFd)>,
+    sibling: Option<(&OwnedFd, &OwnedFd)>,
 ) -> (usize, Errno) {
     // SAFETY: plain system calls; failures leave the process in the parent's group, without a terminal of its own.
     unsafe {
@@ -248,8 +232,9 @@ fn child(
     if !matches!(rustix::io::read(channel, &mut [0; 1]), Ok(1)) {
         return (2, Errno::PIPE);
     }
-    if let Some((standby, words, orders)) = standby {
-        if let Err(error) = standby::fork_off(standby, &words, mask, (orders, channel), parent) {
+    if let Some((null, orders)) = sibling {
+        let channels = (orders, channel);
+        if let Err(error) = standby::fork_off(null, mask, channels, image.cookie, parent) {
             return (5, error);
         }
     }
@@ -260,14 +245,15 @@ fn child(
         }
     }
     mask.restore();
+    let (arguments, environment) = (pointers(&image.arguments), pointers(&image.environment));
     // SAFETY: the arrays end with null pointers, and their strings outlive the call.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
             image.program.as_raw_fd(),
             c"".as_ptr(),
-            words.arguments.as_ptr(),
-            words.environment.as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
             libc::AT_EMPTY_PATH,
             image.cookie,
         );

@@ -116,6 +116,17 @@ impl Contents {
         })
     }
 
+    /// The verified content of a node, in no memory file.
+    ///
+    /// # Errors
+    /// As [`Contents::get`].
+    pub fn plaintext(&self, tree: &Tree, node: Node) -> Result<Vec<u8>, Errno> {
+        let mut text = vec![0; tree.metadata(node).size as usize];
+        self.read(tree, node, &mut text)
+            .map_err(|error| failed(tree, node, &error))?;
+        Ok(text)
+    }
+
     /// Whether this is the device of memory files.
     pub fn is_memory(&self, device: u64) -> bool {
         device == self.device

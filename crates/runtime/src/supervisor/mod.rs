@@ -10,6 +10,7 @@
 mod attributes;
 mod call;
 mod contents;
+pub mod debugging;
 mod directories;
 mod embedded;
 mod execute;
@@ -21,6 +22,7 @@ mod objects;
 mod open;
 mod packs;
 mod pipe;
+mod prepare;
 mod procfs;
 mod program;
 mod record;
@@ -29,37 +31,41 @@ mod rights;
 mod serve;
 mod sockets;
 mod task;
+mod templates;
 mod tree;
+mod visitors;
 mod writable;
 
-use std::ffi::CString;
-use std::fs;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, RwLock};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::sync::{Arc, Mutex, RwLock};
+use std::thread;
 
-use rustix::fs::{statfs, FileType, OFlags};
+use rustix::fs::{major, minor, statfs};
 use rustix::io::Errno;
 use sconify_shield::{Index, ShieldError};
 
 use crate::executor::{Dlopen, Executor, ExitStatus, FileSystem, Launch, Origin};
 use crate::kernel::filter::{self, Rules};
 use crate::kernel::notify::Listener;
-use crate::kernel::process::{self, Image, StartError};
+use crate::kernel::process::{self, StartError};
 use crate::kernel::signal::SignalMask;
-use crate::kernel::standby::Standby;
 
-use contents::{Contents, Form};
+use contents::Contents;
 use embedded::EmbeddedPacks;
-use execute::Plan;
 use objects::Objects;
 use packs::Packs;
+use prepare::{Prepared, Surroundings, Workshop};
 use task::Memories;
-use tree::{Name, Node, Place, Tree};
+use tree::{Name, Node, Tree};
 use writable::Inode;
 
 const PROC_MAGIC: i64 = 0x9fa0;
 const SYSFS_MAGIC: i64 = 0x6265_6572;
+/// Device numbers of `/dev/null`.
+const NULL: (u32, u32) = (1, 3);
 
 /// What the workers serve from.
 pub(crate) struct Shield {
@@ -141,6 +147,14 @@ pub enum SupervisorError {
         /// What `chdir` would give.
         error: Errno,
     },
+    /// A file whose placeholders are to be filled in.
+    #[error("{path} can't get the secrets of the session: {reason}")]
+    Template {
+        /// The file.
+        path: String,
+        /// What keeps it from them.
+        reason: String,
+    },
     /// The kernel or the container lacks something.
     #[error("{what}; the kernel is {kernel}, 5.19 or later is needed (6.6 for speed)")]
     Unsupported {
@@ -187,7 +201,8 @@ impl Executor for Supervisor {
                 ))
             })?;
         let memories = usize::try_from(process::descriptor_ceiling() / 4).unwrap_or(usize::MAX);
-        let tree = Tree::new(index, launch.injected_files, memories);
+        let mut tree = Tree::new(index, launch.injected_files, memories);
+        templates::fill_in(&mut tree, &contents, launch.templates)?;
 
         let mut cookie = [0; 8];
         process::random(&mut cookie)
@@ -196,47 +211,38 @@ impl Executor for Supervisor {
         let blank = contents::blank_program()
             .map_err(|error| unsupported(format!("no memory files: {error}")))?;
         let objects = Objects::new(launch.dlopen);
-        let prepare = |program: &[u8], arguments| {
-            let environment = launch.environment.clone();
-            let directory = &launch.working_directory;
-            let first = First::prepare(
-                &tree,
-                &contents,
-                cookie,
-                program,
-                arguments,
-                environment,
-                directory,
-            )?;
-            objects
-                .admit(&tree, &contents, first.plan.program)
-                .map_err(|error| SupervisorError::Program {
-                    path: String::from_utf8_lossy(&tree.path(first.plan.program)).into_owned(),
-                    error,
-                })?;
-            Ok::<_, SupervisorError>(first)
+        let surroundings = Surroundings {
+            cookie,
+            environment: launch.environment,
+            working_directory: launch.working_directory,
+            descriptor_limit: process::descriptor_limit(),
         };
-        let First { image, plan, shown } = prepare(&launch.program, launch.arguments)?;
-        let standby = health::of_program(&tree, &launch.program).and_then(|check| {
-            let null =
-                health::null_device().map_err(|error| unsupported(format!("/dev/null: {error}")));
-            let prepared = null.and_then(|null| {
-                let image = prepare(&check.program, check.arguments)?.image;
-                Ok(Standby { image, null })
-            });
-            prepared
-                .inspect_err(|error: &SupervisorError| warn!("the health check will fail: {error}"))
+        let workshop = Workshop {
+            tree: &tree,
+            contents: &contents,
+            objects: &objects,
+            surroundings: &surroundings,
+        };
+        let Prepared { image, plan } = workshop.prepare(&launch.program, launch.arguments)?;
+        let check = health::of_program(&tree, &launch.program).and_then(|check| {
+            workshop
+                .prepare(&check.program, check.arguments)
+                .inspect_err(|error| warn!("the health check will fail: {error}"))
                 .ok()
         });
+        let null = (check.is_some() || launch.debug)
+            .then(null_device)
+            .transpose()
+            .map_err(|error| unsupported(format!("/dev/null: {error}")))?;
         let rules = Rules {
             cookie,
             fork: launch.fork,
             maps: launch.dlopen != Dlopen::Any,
         };
         let filter = filter::program(rules);
-        let started = process::start(&image, &filter, &mask, standby.as_ref())?;
+        let started = process::start(&image, &filter, &mask, null.as_ref())?;
         let child = started.process;
-        drop((image, standby));
+        drop(image);
         info!("started {} as process {child}", Name(&launch.program));
         process::raise_descriptor_limit();
         let shield = Shield {
@@ -253,113 +259,32 @@ impl Executor for Supervisor {
             has_procfs,
             has_sysfs: is_file_system("/sys", SYSFS_MAGIC),
         };
-        let workers = serve::Workers::start(shield, (plan, shown));
-        if let Some(orders) = started.orders {
-            // Before the program, which could take the name.
-            if let Err(error) = health::serve(orders) {
-                warn!("the health check will fail: its socket can't be made: {error}");
+        let workers = serve::Workers::start(shield, (plan, launch.program));
+        // Before the program, which could take the names.
+        if let (Some(orders), Some(null)) = (started.orders, null) {
+            let orders = Arc::new(Mutex::new(orders));
+            if let Some(check) = check {
+                health::serve(Arc::clone(&orders), check.image, null)
+                    .unwrap_or_else(|error| warn!("the health check will fail: {error}"));
             }
+            if launch.debug {
+                warn!("this session is in debug mode: whoever may run commands in this container sees what the program sees");
+                debugging::serve(orders, Arc::clone(&workers), surroundings)
+                    .unwrap_or_else(|error| warn!("debugging commands will fail: {error}"));
+            }
+        }
+        if let Some(attendant) = launch.attendant {
+            let end = || init::end(attendant().into());
+            let attendant = thread::Builder::new().name("attend".to_owned());
+            attendant
+                .spawn(end)
+                .map_err(|error| unsupported(format!("no thread can be started: {error}")))?;
         }
         started.gate.release()?;
         let end = init::supervise(child, &workers.shield().tracing);
         workers.shield().tree.writable.objects.clear();
         Ok(end)
     }
-}
-
-/// The first program, ready to be executed.
-struct First {
-    image: Image,
-    plan: Plan,
-    /// The path that it is known by.
-    shown: Vec<u8>,
-}
-
-impl First {
-    fn prepare(
-        tree: &Tree,
-        contents: &Contents,
-        cookie: u64,
-        program: &[u8],
-        arguments: Vec<CString>,
-        environment: Vec<CString>,
-        working_directory: &[u8],
-    ) -> Result<Self, SupervisorError> {
-        let failed = |path: &[u8]| {
-            let path = String::from_utf8_lossy(path).into_owned();
-            move |error| SupervisorError::Program { path, error }
-        };
-        let find = |path: &[u8]| match tree.resolve(path, true)? {
-            Place::Node(node) => execute::check_executable(&tree.metadata(node)).map(|()| node),
-            Place::Missing | Place::Undeclared => Err(Errno::NOENT),
-            Place::Host(_) => Err(Errno::ACCESS),
-        };
-        let node = find(program).map_err(failed(program))?;
-        let plan = Plan::make(tree, contents, node, program, find).map_err(failed(program))?;
-        let number = match plan.loader {
-            Some(_) => Some(
-                execute::loader_number(process::descriptor_limit())
-                    .ok_or_else(|| unsupported("the limit of open files is too low"))?,
-            ),
-            None => None,
-        };
-        let open = |node, form| {
-            let file = contents.get(tree, node, form)?;
-            file.reopen(OFlags::RDONLY)
-        };
-        let loader = match (&plan.loader, number) {
-            (Some((loader, path, _)), Some(number)) => {
-                Some((open(*loader, Form::Data).map_err(failed(path))?, number))
-            }
-            _ => None,
-        };
-        let is_script = !plan.script_arguments.is_empty();
-        let script_arguments = plan
-            .script_arguments
-            .iter()
-            .map(|text| process::c_string(text));
-        let mut all: Vec<_> = script_arguments
-            .collect::<Result<_, _>>()
-            .map_err(failed(program))?;
-        all.extend(arguments.into_iter().skip(usize::from(is_script)));
-        let image = Image {
-            program: open(plan.program, Form::Program(number))
-                .map_err(failed(&tree.path(plan.program)))?,
-            loader,
-            arguments: all,
-            environment,
-            working_directory: open_working_directory(tree, working_directory)?,
-            cookie,
-        };
-        Ok(Self {
-            image,
-            plan,
-            shown: program.to_vec(),
-        })
-    }
-}
-
-fn open_working_directory(tree: &Tree, path: &[u8]) -> Result<OwnedFd, SupervisorError> {
-    let attempt = || match tree.resolve(path, true)? {
-        Place::Node(Node::Entry(id)) if tree.index().entry(id).is_directory() => {
-            directories::open_on_disk(tree, id)
-        }
-        Place::Node(node @ Node::Writable(inode))
-            if tree.metadata(node).is(FileType::Directory) =>
-        {
-            tree.writable.open_directory(inode)
-        }
-        Place::Node(_) => Err(Errno::NOTDIR),
-        Place::Missing | Place::Undeclared => Err(Errno::NOENT),
-        Place::Host(path) => {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::open(&*path, flags, rustix::fs::Mode::empty())
-        }
-    };
-    attempt().map_err(|error| SupervisorError::WorkingDirectory {
-        path: String::from_utf8_lossy(path).into_owned(),
-        error,
-    })
 }
 
 fn open_file_system(
@@ -408,6 +333,18 @@ fn open_file_system(
     }
 }
 
+/// The kernel's `/dev/null`, not something that the host put there.
+fn null_device() -> io::Result<OwnedFd> {
+    let file = File::options().read(true).write(true).open("/dev/null")?;
+    let status = file.metadata()?;
+    let device = (major(status.rdev()), minor(status.rdev()));
+    if status.file_type().is_char_device() && device == NULL {
+        Ok(file.into())
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
+    }
+}
+
 fn is_file_system(path: &str, magic: i64) -> bool {
     statfs(path).is_ok_and(|status| status.f_type == magic)
 }
@@ -422,4 +359,14 @@ fn budget() -> u64 {
         .iter()
         .find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
     limit.unwrap_or(u64::MAX).min(process::memory().total) / 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_null_device_is_the_kernels() {
+        assert!(null_device().is_ok());
+    }
 }

@@ -1,8 +1,10 @@
 //! Programs under the supervisor, on this machine's kernel: what they see, what they are refused, how they start and end.
 
+mod beside;
 mod embedded;
 mod files;
 mod programs;
+mod templates;
 mod world;
 mod writable;
 

@@ -466,7 +466,7 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
 }
 
 /// The launcher, which cargo builds with the tests.
-fn launcher() -> PathBuf {
+pub fn launcher() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     tests
         .parent()

@@ -1,0 +1,34 @@
+"""Runs Python's regression tests and prints the outcome of each: ``passed test.test_os.FileTests.test_read``.
+
+Each of the files that ``/chosen/tests`` lists, or each that there is if it lists none, runs in a process of its own. A
+file that did not come to its end is printed with what became of it. What tests print goes to standard error.
+"""
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+RESULTS = "/tmp/results.xml"
+ENDED_EARLY = re.compile(r"(?:\S+ \[.*?\] )?(test_\S+) (crashed|timed out|worker non-zero exit)")
+
+options = ["-j2", "--timeout=900", "--use=subprocess,decimal,tzdata", f"--junit-xml={RESULTS}"]
+command = [sys.executable, "-m", "test", *options, *Path("/chosen/tests").read_text().split()]
+outcomes = {}
+with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=2, text=True, errors="replace") as tests:
+    for line in tests.stdout or ():
+        print(line, end="", file=sys.stderr, flush=True)
+        early = ENDED_EARLY.match(line)
+        if early:
+            outcomes[early[1]] = early[2]
+for case in ET.parse(RESULTS).iter("testcase"):
+    inner = {child.tag for child in case}
+    if inner & {"failure", "error"}:
+        outcomes[case.get("name")] = "failed"
+    elif "skipped" in inner or case.get("status") != "run":
+        outcomes[case.get("name")] = "skipped"
+    else:
+        outcomes[case.get("name")] = "passed"
+for name in sorted(outcomes):
+    print(outcomes[name], name)
