@@ -41,8 +41,8 @@ class Pair:
 
         Where protected directories are read-only, the native one gets a read-only root.
         """
-        native = run_to_end(way.engine, way.image(self.native),
-                            *way.native_options(self.user, read_only=not self.mode.embeds), timeout=timeout)  # fmt: skip
+        options = way.native_options(self.user, read_only=not self.mode.embeds)
+        native = run_to_end(way.engine, way.image(self.native), *options, timeout=timeout)
         return native, run_to_end(way.engine, way.image(self.encrypted), *way.options(self.user), timeout=timeout)
 
 
