@@ -62,7 +62,7 @@ def assemble(
     config = ImageConfig(
         entrypoint=(choice.program.path,),
         env=image_environment(request, authority),
-        user=native.config.user,
+        user=choice.user,
         labels=native.config.labels,
         exposed_ports=native.config.exposed_ports,
         stop_signal=native.config.stop_signal,

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 EMBEDDING = {"--dir": "--fs-dir", "--plain": "--fs-dir", "--plain-file": "--fs-file"}
 """Which option embeds what another one protects or leaves plain."""
 
+ENGINE_FILES = tuple(f"--host-path=/etc/{name}" for name in ("hostname", "hosts", "resolv.conf"))
+"""What file protection leaves to the engine by itself."""
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -25,7 +28,11 @@ class Mode:
         if not self.embeds:
             return given
         split = (option.partition("=") for option in given)
-        return ("--binary-fs", *(f"{EMBEDDING.get(name, name)}{equals}{value}" for name, equals, value in split))
+        return (
+            "--binary-fs",
+            *ENGINE_FILES,
+            *(f"{EMBEDDING.get(name, name)}{equals}{value}" for name, equals, value in split),
+        )
 
 
 FILE_PROTECTION = Mode("file-protection", "encrypted")
