@@ -1,7 +1,7 @@
 # make setup | demo | test | corpus | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test corpus test-rust test-unit test-integration lint check-help format crash-test schema bench bench-attestation bench-runtime soak fuzz lock clean bench-volume soak-volume bench-binaryfs
+.PHONY: setup demo test corpus test-rust test-unit test-integration lint check-help format crash-test schema bench bench-attestation bench-runtime soak fuzz lock clean bench-volume soak-volume bench-binaryfs bench-convert
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -41,7 +41,7 @@ lint: setup
 corpus: setup
 	scripts/with-docker.sh pytest -m "corpus or docker" tests/e2e/corpus
 
-check-help: setup
+# What --help says, against the seed's list of options and the README.
 	pytest tests/unit/cli/test_help.py tests/unit/cli/test_config_file.py
 
 format: setup
@@ -59,6 +59,9 @@ schema: setup
 bench: setup
 	scripts/with-docker.sh python bench/flask.py
 	python -m bench.cas
+
+bench-convert: setup
+	scripts/with-docker.sh python -m bench.convert
 
 bench-binaryfs: setup
 	scripts/with-docker.sh python -m bench.binaryfs

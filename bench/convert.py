@@ -30,6 +30,7 @@ from pathlib import Path
 from bench.flask import BIN, quiet
 from sconify.image.compression import Compression
 from sconify.image.config import ImageConfig
+from sconify.image.layer import Layer
 from sconify.image.layer_writer import LayerWriter
 from sconify.image.reference import ImageReference
 from sconify.image.sink import write_image
@@ -71,7 +72,7 @@ def native_image(work: Path, size: int, compression: Compression) -> str:
     noise = random.Random(1)
     words = [noise.randbytes(7) for _ in range(4096)]
     text = b" ".join(noise.choices(words, k=FILE_SIZE >> 4))
-    layers = []
+    layers: list[Layer] = []
     for directory in DIRECTORIES:
         writer = LayerWriter(work / f"native{len(layers)}.tar", compression=compression, epoch=0)
         writer.add_file("/server", work / "server", mode=0o755)
@@ -122,9 +123,10 @@ def compare(native: str, size: int, work: Path, runs: int, environment: dict[str
         seconds = statistics.median(one.seconds for one in taken)
         cpu = statistics.median(one.cpu for one in taken)
         memory = max(one.memory for one in taken)
+        low, high = min(one.seconds for one in taken), max(one.seconds for one in taken)
         shown = "" if name.startswith("docker") else f", {cpu:.1f} s of CPU, {memory:.0f} MB of memory"
         print(
-            f"{name}: {seconds:.1f} s ({min(one.seconds for one in taken):.1f}..{max(one.seconds for one in taken):.1f}), "
+            f"{name}: {seconds:.1f} s ({low:.1f}..{high:.1f}), "
             f"{size / 1e6 / seconds:.0f} MB/s{shown}; sconify_image takes {ours / seconds:.2f} times as long"
         )
 

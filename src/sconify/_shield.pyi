@@ -43,7 +43,7 @@ class Builder:
             key: What the entries are encrypted under, 32 bytes.
         """
 
-    def add_pack(self, name: bytes, image_path: bytes, output: str, *, start: int = 0) -> int:
+    def add_pack(self, name: bytes, image_path: bytes, output: str, *, gap: int = 0) -> int:
         """Declare a pack and return its number.
 
         Args:
@@ -51,7 +51,7 @@ class Builder:
             image_path: Where it will stand in the image.
             output: The file that ``finish`` creates. Packs one after the other may name the same one: then it
                 has all of them, in order and without gaps.
-            start: Where the first pack begins in that file; before it is a hole.
+            gap: Bytes at the start of the file that are left to the caller; of the first pack in a file.
         """
 
     def add_entry(

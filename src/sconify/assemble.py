@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from sconify.errors import UserError
 from sconify.image.compression import Compression
 from sconify.image.config import HistoryEntry, ImageConfig
 from sconify.image.layer import Layer
-from sconify.image.layer_in_place import layer_around
+from sconify.image.layer_around import layer_around
+from sconify.image.layer_in_place import layer_in_place
 from sconify.image.layer_writer import LayerWriter
 from sconify.image.model import Entry, EntryType
 from sconify.image.reference import Transport
@@ -149,16 +151,27 @@ def _protected_layers(protected: ProtectedFileSystem | EmbeddedFileSystem, work:
     """What changes least comes first, and each pack is a layer of its own: an unchanged one isn't pushed again."""
     if isinstance(protected, EmbeddedFileSystem):
         return {}
-    return {
-        **{f"protected files of {built.image_path}": _protected_layer(built, work, epoch) for built in protected.packs},
-        "index of the protected files": _protected_layer(protected.index, work, epoch),
+    files = {
+        **{f"protected files of {built.image_path}": built for built in protected.packs},
+        "index of the protected files": protected.index,
     }
+    # Hashing, which is most of the work, is done without the interpreter's lock.
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        layers = pool.map(lambda built: _protected_layer(built, work, epoch), files.values())
+        return dict(zip(files, layers, strict=True))
 
 
 def _protected_layer(built: BuiltFile, work: Path, epoch: int) -> Layer:
+    directory = Entry(path=DIRECTORY, type=EntryType.DIRECTORY, mode=0o755, mtime=epoch)
+    file = Entry(
+        path=built.image_path, type=EntryType.FILE, mode=READABLE, mtime=epoch, content=built.content
+    )  # fmt: skip
+    layer = layer_in_place(directory, file)
+    if layer is not None:
+        return layer
     writer = LayerWriter(work / f"{built.file.name}.tar", epoch=epoch)
-    writer.add(Entry(path=DIRECTORY, type=EntryType.DIRECTORY, mode=0o755, mtime=epoch))
-    writer.add_file(built.image_path, built.file, mode=READABLE)
+    writer.add(directory)
+    writer.add(file)
     return writer.finish()
 
 

@@ -55,7 +55,9 @@ def opened_inputs(
         work = stack.enter_context(scratch_directory(Path(tempfile.gettempdir()), prefix="sconify-"))
 
         def opened(reference: ImageReference) -> Image:
-            return stack.enter_context(open_image(reference, workdir=work, registry=request.registry))
+            return stack.enter_context(
+                open_image(reference, workdir=work, registry=request.registry, max_size=request.max_image_size)
+            )
 
         resources = resource_directory(request)
         policy = PolicyFiles.read(request)

@@ -95,7 +95,7 @@ def record(run: Run, *, show: Callable[[bytes], None], note: Callable[[str], Non
     if not text.strip():
         raise UserError(
             f"nothing was recorded: the container ended with {exit_code} before a program ran",
-            remedy="look at what it printed: name a program that the image has after --, and let the engine allow ptrace",
+            remedy="look at what it printed; name a program of the image after --; the engine must allow ptrace",
         )
     paths = traced_paths(text, working_dir=working_dir, source=f"the record of {run.image}")
     real = tuple(path for path in paths if not path.startswith(_UNREAL))

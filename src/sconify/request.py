@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sconify.errors import UserError
 from sconify.image.compression import Compression
+from sconify.image.layer import DEFAULT_MAX_SIZE
 from sconify.image.reference import ImageReference
 from sconify.image.registry import DEFAULT_ACCESS, RegistryAccess
 from sconify.program.launch import normal_variable
@@ -98,6 +99,8 @@ class Request:
     compression: Compression | None = None
     """Of the layers; None lets the place where the image goes decide."""
     registry: RegistryAccess = DEFAULT_ACCESS
+    max_image_size: int = DEFAULT_MAX_SIZE
+    """Bytes of all layers of an image, uncompressed."""
 
     @property
     def session_name(self) -> str:
@@ -142,6 +145,21 @@ def start_up_variable(name: str, text: str, *, flag: str) -> str:
         return normal_variable(name, text)
     except UserError as error:
         raise UserError(f"{flag}={text}: {error.what}", remedy=f"give {flag} another value") from None
+
+
+def parse_size(text: str, *, flag: str) -> int:
+    """Return a number of bytes, which may end in K, M or G.
+
+    Raises:
+        UserError: It has another form.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,12})([kKmMgG]?)", text, re.ASCII)
+    if match is None:
+        raise UserError(
+            f"{flag}={text}: expected a number of bytes, or one with K, M or G behind it",
+            remedy=f"give {flag} another value",
+        )
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()]
 
 
 def parse_variable(text: str) -> tuple[str, str]:

@@ -96,8 +96,8 @@ def test_the_filled_in_file_is_in_memory_only(make: MakeImage, start: Callable[.
 
 
 def test_the_service_access_token_is_asked_for(make: MakeImage) -> None:
-    image = make("token", "echo started", security="  service_access_token: open sesame")
-    done = ended("-e", "SCONE_SERVICE_ACCESS_TOKEN=open sesame", image)
+    image = make("token", "echo started", security="  service_access_token: open sesame, please")
+    done = ended("-e", "SCONE_SERVICE_ACCESS_TOKEN=open sesame, please", image)
     assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
     done = ended("-e", "SCONE_SERVICE_ACCESS_TOKEN=another", image)
     assert (done.returncode, done.stdout) == (115, "")

@@ -38,7 +38,7 @@ def fields(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
 
 
 def test_verify_says_which_field_makes_another_measurement(
-    convert_probe: ConvertProbe, sconify: Sconify, tmp_path: Path
+    convert_probe: ConvertProbe, sconify: Sconify, home: dict[str, str], tmp_path: Path
 ) -> None:
     made = convert_probe("--dir=/app", "--heap=64m")
     shown = sconify("verify", made.image)
@@ -55,7 +55,13 @@ def test_verify_says_which_field_makes_another_measurement(
     )
     assert not compared["fspf_tag"]["fits"]
     assert "does not fit the session" in unfit.stderr
-    sconify("verify", made.image, "--cas=127.0.0.1:1", code=2)
+    assert "was not attested from here" in sconify("verify", made.image, "--cas=127.0.0.1:1", code=2).stderr
+    nobody = run(
+        str(COMMANDS / "sconify"), "verify", made.image, check=False,
+        env={**home, "SCONE_CLI_CONFIG": f"{tmp_path}/none.json"},
+    )  # fmt: skip
+    assert nobody.returncode == 2
+    assert "no attested CAS is known; run `sconify cas attest HOST:PORT` first" in nobody.stderr
 
 
 def test_diff_names_what_differs(convert_probe: ConvertProbe, sconify: Sconify, tmp_path: Path) -> None:
@@ -91,7 +97,8 @@ def test_the_owner_decrypts_and_nobody_else(
     assert (tree / "usr/bin/probe1.2").read_bytes()[:4] == b"\x7fELF"
     assert (tree / "app/secret").stat().st_mtime == 1_600_000_000
     sconify("decrypt", made.image, str(tree), code=2)
-    assert "--file" in sconify("decrypt", made.image, "-", code=2).stderr
+    refused_tree = sconify("decrypt", made.image, "-", code=2).stderr
+    assert "DESTINATION is -, but a tree can't go to standard output; give --file=PATH" in refused_tree
     assert "/nothing" in sconify("decrypt", made.image, "-", "--file=/nothing", code=2).stderr
     (tmp_path / "stranger").mkdir()
     records = Path(home["HOME"], ".cas/config.json")
@@ -171,7 +178,9 @@ def test_a_trace_is_recorded_and_converts(
 def test_what_can_not_be_traced(sconify: Sconify, native_in_engine: str) -> None:
     assert "docker pull" in sconify("trace", "sconify-test/trace:missing", code=2).stderr
     assert "skopeo copy" in sconify("trace", "oci:/nowhere:x", code=2).stderr
-    assert "--" in sconify("trace", native_in_engine, "--", "/nothing", code=2).stderr
+    missing = sconify("trace", native_in_engine, "--", "/nothing", code=2).stderr
+    assert "nothing was recorded: the container ended with 1 before a program ran" in missing
+    assert "name a program of the image after --" in missing
 
 
 def test_a_service_is_stopped_after_its_time(sconify: Sconify, tmp_path: Path) -> None:

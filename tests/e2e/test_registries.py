@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ from sconify.image.layer_writer import LayerWriter
 from sconify.image.layout import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX
 from sconify.image.reference import ImageReference
 from sconify.image.sink import write_image
-from tests.containers import COMMANDS, PROJECT, Convert, run
+from tests.containers import COMMANDS, PROJECT, Canaries, Container, Convert, run
 from tests.e2e.conftest import Native
 from tests.registries import PASSWORD, USER, blobs, registry
 
@@ -128,6 +129,46 @@ def test_credentials_and_certificates(convert: Convert, home: dict[str, str], pr
     convert(*options, f"--insecure-registry={address}", "--overwrite", environment=NO_ENGINE)
 
 
+HELPER = """#!/bin/sh
+read -r server
+echo "$1 $server" >> "{log}"
+echo '{{"ServerURL": "'"$server"'", "Username": "{user}", "Secret": "{password}"}}'
+"""
+
+
+@pytest.mark.parametrize("form", ["credHelpers", "credsStore", "credsStore of --authfile"])
+def test_credential_helpers(
+    convert: Convert, home: dict[str, str], private: tuple[str, Path], tmp_path: Path, form: str
+) -> None:
+    """A helper on the PATH for one registry, and one for all; nothing of what it says gets into a log or a command."""
+    address, _ = private
+    log = tmp_path / "log"
+    helper = tmp_path / "bin/docker-credential-fake"
+    helper.parent.mkdir()
+    helper.write_text(HELPER.format(log=log, user=USER, password=PASSWORD))
+    helper.chmod(0o755)
+    config = tmp_path / ".docker/config.json"
+    config.parent.mkdir()
+    document: dict[str, Any] = {"credHelpers": {address: "fake"}}
+    if form != "credHelpers":
+        document = {"credsStore": "fake", "auths": {address: {}}}
+    config.write_text(json.dumps(document))
+    options = [f"--authfile={config}"] if "authfile" in form else []
+    environment = {
+        **NO_ENGINE, "PATH": f"{helper.parent}:{home['PATH']}",
+        "DOCKER_CONFIG": str(tmp_path / "none") if options else str(config.parent),
+    }  # fmt: skip
+    if form == "credHelpers":
+        environment["REGISTRY_AUTH_FILE"] = str(config)
+    made = convert(
+        f"--from=docker://{address}/native", f"--to=docker://{address}/helped:v1", "--binary=probe",
+        "--overwrite", "-x", f"--insecure-registry={address}", *options, environment=environment,
+    )  # fmt: skip
+    assert made["digest"].startswith("sha256:")
+    assert f"get {address}" in log.read_text().splitlines()
+    assert PASSWORD not in made["stderr"]
+
+
 def test_a_registry_without_tls_is_named_in_the_message(home: dict[str, str], plain: tuple[str, Path]) -> None:
     command = (f"--from=docker://{plain[0]}/native", f"--to=docker://{plain[0]}/x", "--binary=probe")
     done = run(str(COMMANDS / "sconify_image"), *command, env=home, check=False)
@@ -200,3 +241,27 @@ def test_in_a_container_as_somebody_without_rights(plain: tuple[str, Path], bare
     )  # fmt: skip
     assert done.stdout.startswith("sconify-")
     run("skopeo", "inspect", "--tls-verify=false", f"docker://{address}/rootless:v1")
+
+
+def test_the_flask_tutorial_without_an_engine(
+    convert: Convert, plain: tuple[str, Path], flask_native: str, canaries: Canaries, tmp_path: Path,
+    start: Callable[..., Container],
+) -> None:  # fmt: skip
+    """From ``docker://`` to ``docker://``; an engine runs the result only."""
+    address, _ = plain
+    run("docker", "save", f"--output={tmp_path}/native.tar", flask_native)
+    push = ("--quiet", "--dest-tls-verify=false", f"docker-archive:{tmp_path}/native.tar")
+    run("skopeo", "copy", *push, f"docker://{address}/my-repo/my-native-flask")
+    target = f"{address}/my-repo/my-encrypted-flask"
+    made = convert(
+        f"--from=docker://{address}/my-repo/my-native-flask", f"--to=docker://{target}", "--dir=/app", "--dir=/tls",
+        "--binary=/usr/bin/python3", "--service-name=my-flask-service", "--name=my-flask-session",
+        "--namespace=my-workflow-namespace", "--create-namespace", "--heap=1G", "--stack=4M", "--dlopen=2",
+        f"--insecure-registry={address}", environment=NO_ENGINE,
+    )  # fmt: skip
+    assert made["session"] == "my-workflow-namespace/my-flask-session"
+    try:
+        container = start(target, "--pull=always")
+        assert container.answer()["greeting"] == canaries.environment
+    finally:
+        run("docker", "rmi", "--force", target, check=False)

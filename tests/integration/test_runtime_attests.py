@@ -111,20 +111,20 @@ def test_wrong_tag_is_refused(setup: Setup) -> None:
 
 @pytest.mark.parametrize(
     ("token", "code", "text"),
-    [("open sesame", 0, ""), ("another", 115, "it is another one"), ("", 115, "SCONE_SERVICE_ACCESS_TOKEN")],
+    [("open sesame, please", 0, ""), ("another", 115, "it is another one"), ("", 115, "SCONE_SERVICE_ACCESS_TOKEN")],
 )
 def test_the_service_access_token_is_asked_for(setup: Setup, token: str, code: int, text: str) -> None:
     name = f"token{code}{len(token)}"
-    setup.upload(name, argument="0", security="service_access_token: open sesame")
+    setup.upload(name, argument="0", security="service_access_token: open sesame, please")
     done = setup.run(name, SCONE_SERVICE_ACCESS_TOKEN=token)
     assert done.returncode == code, done.stderr
     assert text in done.stderr
-    assert "open sesame" not in done.stdout + done.stderr
+    assert "open sesame, please" not in done.stdout + done.stderr
 
 
 def test_a_service_with_a_token_is_not_configured_by_a_policy_without(setup: Setup) -> None:
     setup.upload("tokenless", argument="0")
-    done = setup.run("tokenless", SCONE_SERVICE_ACCESS_TOKEN="open sesame")
+    done = setup.run("tokenless", SCONE_SERVICE_ACCESS_TOKEN="open sesame, please")
     assert done.returncode == 116, done.stderr
     assert "the policy has none" in done.stderr
     assert done.stdout == ""

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sconify.errors import UserError
-from sconify.request import check_name, parse_variable, start_up_variable
+from sconify.program.launch import normal_variable
+from sconify.request import MAX_POLICY_FILE, check_name, parse_size, parse_variable, read_policy_file, start_up_variable
 
 
 @pytest.mark.parametrize(("text", "size"), [("1G", 1 << 30), ("64m", 64 << 20), ("4K", 4096), ("4096", 4096)])
@@ -22,7 +25,7 @@ def test_variables() -> None:
     assert parse_variable("A=b=c") == ("A", "b=c")
     assert parse_variable("A=") == ("A", "")
     for text in ("A", "=b", "", "A=\0"):
-        with pytest.raises(UserError, match="KEY=VALUE"):
+        with pytest.raises(UserError, match="is no KEY=VALUE"):
             parse_variable(text)
 
 
@@ -35,3 +38,52 @@ def test_names() -> None:
     for text in ("/a", "a/", "a//b"):
         with pytest.raises(UserError, match="--namespace="):
             check_name(text, flag="--namespace", nested=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "--secrets={} can't be read: No such file or directory"),
+        (bytes(MAX_POLICY_FILE + 1), "--secrets={} is larger than 1048576 bytes"),
+        (b"\xff", "--secrets={} is no UTF-8 text"),
+    ],
+    ids=["missing", "large", "binary"],
+)
+def test_files_that_an_option_names(tmp_path: Path, content: bytes | None, message: str) -> None:
+    file = tmp_path / "file"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_policy_file(file, flag="--secrets")
+    assert caught.value.what == message.format(file)
+    assert (caught.value.remedy or "").startswith("give --secrets a")
+
+
+def test_sizes_of_images() -> None:
+    assert parse_size("64g", flag="--max-image-size") == 64 << 30
+    with pytest.raises(UserError) as caught:
+        parse_size("0", flag="--max-image-size")
+    assert caught.value.diagnostics() == (
+        "--max-image-size=0: expected a number of bytes, or one with K, M or G behind it; "
+        "give --max-image-size another value"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message", "remedy"),
+    [
+        (
+            "SCONE_HEAP",
+            "x",
+            "SCONE_HEAP is a number of bytes, or one with K, M or G behind it, got 'x'",
+            "another value",
+        ),
+        ("SCONE_FORK", "2", "SCONE_FORK is one of 0, 1, got '2'", "give one of them"),
+        ("SCONE_OTHER", "1", "SCONE_OTHER is no measured start-up variable", "SCONE_HEAP"),
+    ],
+)
+def test_start_up_variables_that_do_not_exist(name: str, text: str, message: str, remedy: str) -> None:
+    with pytest.raises(UserError) as caught:
+        normal_variable(name, text)
+    assert caught.value.what == message
+    assert remedy in (caught.value.remedy or "")

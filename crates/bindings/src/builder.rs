@@ -22,10 +22,15 @@ use crate::{io_error, to_python, ShieldError};
 pub struct Builder {
     /// None once it was finished.
     inner: Option<build::Builder<Extent>>,
-    /// The file of each pack, and where in a new file the first one begins.
-    outputs: Vec<(PathBuf, u64)>,
+    outputs: Vec<Output>,
     containers: HashMap<PathBuf, Arc<Container>>,
     files: Arc<OpenFiles>,
+}
+
+/// Where a pack is written: behind a gap, if it is the first one in its file.
+struct Output {
+    path: PathBuf,
+    gap: u64,
 }
 
 /// What `Builder.finish` made.
@@ -87,16 +92,16 @@ impl Builder {
             .map_err(to_python)
     }
 
-    #[pyo3(signature = (name, image_path, output, *, start=0))]
+    #[pyo3(signature = (name, image_path, output, *, gap=0))]
     fn add_pack(
         &mut self,
         name: &[u8],
         image_path: &[u8],
         output: PathBuf,
-        start: u64,
+        gap: u64,
     ) -> PyResult<u32> {
         let number = self.open()?.add_pack(name, image_path).map_err(to_python)?;
-        self.outputs.push((output, start));
+        self.outputs.push(Output { path: output, gap });
         Ok(number)
     }
 
@@ -204,9 +209,9 @@ impl Builder {
                 Ok(built)
             });
             if result.is_err() {
-                for output in outputs.iter().map(|(path, _)| path).chain([&index_output]) {
+                for path in outputs.iter().map(|pack| &pack.path).chain([&index_output]) {
                     // What could not be created can't be removed either; the first error is the one to tell.
-                    let _ = std::fs::remove_file(output);
+                    let _ = std::fs::remove_file(path);
                 }
             }
             result
@@ -240,26 +245,23 @@ impl Builder {
 
 fn write(
     builder: build::Builder<Extent>,
-    packs: &[(PathBuf, u64)],
+    packs: &[Output],
     index: &PathBuf,
     threads: usize,
     progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<build::Built, sconify_shield::ShieldError> {
     let mut outputs: Vec<Arc<File>> = Vec::with_capacity(packs.len());
-    for (number, (path, start)) in packs.iter().enumerate() {
+    for (number, pack) in packs.iter().enumerate() {
+        let error = |error| io_error(&pack.path, error);
         // Packs that follow each other may share a file: they are written in their order.
-        let file = match number.checked_sub(1).filter(|&last| packs[last].0 == *path) {
-            Some(last) => Arc::clone(&outputs[last]),
-            None => {
-                let create = || {
-                    let mut file = File::create(path)?;
-                    file.seek(SeekFrom::Start(*start))?;
-                    Ok(file)
-                };
-                Arc::new(create().map_err(|error| io_error(path, error))?)
-            }
-        };
-        outputs.push(file);
+        let shared = |&last: &usize| packs[last].path == pack.path;
+        if let Some(last) = number.checked_sub(1).filter(shared) {
+            outputs.push(Arc::clone(&outputs[last]));
+            continue;
+        }
+        let mut file = File::create(&pack.path).map_err(error)?;
+        file.seek(SeekFrom::Start(pack.gap)).map_err(error)?;
+        outputs.push(Arc::new(file));
     }
     let built = builder.finish(&mut outputs, threads, progress)?;
     std::fs::write(index, &built.index).map_err(|error| io_error(index, error))?;

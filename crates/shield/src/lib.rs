@@ -21,7 +21,7 @@ pub use error::ShieldError;
 pub use index::{Entry, EntryId, Index, Kind, Pack, Region, RegionKind, Storage};
 pub use keys::{FileSystemKey, RootTag};
 pub use pack::PackReader;
-pub use plain::read_plain;
+pub use plain::{copy_plain, read_plain};
 pub use read_at::ReadAt;
 pub use resolve::{ResolveError, Resolved};
 

@@ -1,6 +1,8 @@
 //! Reading packs (format, section 2).
 
+use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread;
 
@@ -147,6 +149,77 @@ impl<R: ReadAt> PackReader<R> {
     where
         R: Sync,
     {
+        let (offset, size) = self.place_of(entry)?;
+        if target.len() != size {
+            return Err(ShieldError::input(
+                entry.path(),
+                format!("the target has {} bytes, expected {size}", target.len()),
+            ));
+        }
+        let threads = threads.min(target.len() / BYTES_PER_THREAD).max(1);
+        self.fill_parallel(offset, target, entry.path(), threads)
+            .inspect_err(|_| target.fill(0))
+    }
+
+    /// Hands the whole content of a file to `sink`, in pieces of at most [`CHUNK_SIZE`] bytes, each with its offset in the file, in no order and from up to
+    /// `threads` threads (0 counts as 1), this one included. So no piece leaves the processor's cache between being decrypted and being handed over. On every
+    /// error what `sink` got is worthless.
+    ///
+    /// # Errors
+    /// As [`PackReader::read_file`]; [`ShieldError::Io`] with what `sink` gives.
+    pub fn copy_file(
+        &self,
+        entry: Entry<'_>,
+        threads: usize,
+        sink: &(dyn Fn(u64, &[u8]) -> io::Result<()> + Sync),
+    ) -> Result<(), ShieldError>
+    where
+        R: Sync,
+    {
+        let (offset, size) = self.place_of(entry)?;
+        let skipped = (offset % CHUNK_SIZE as u64) as usize;
+        let pieces = (skipped + size).div_ceil(CHUNK_SIZE);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut scratch = Scratch::default();
+            let mut plain = Zeroizing::new(vec![0; CHUNK_SIZE]);
+            loop {
+                let piece = next.fetch_add(1, Ordering::Relaxed);
+                if piece >= pieces {
+                    return Ok(());
+                }
+                let start = (piece * CHUNK_SIZE).saturating_sub(skipped);
+                let end = ((piece + 1) * CHUNK_SIZE - skipped).min(size);
+                let part = &mut plain[..end - start];
+                let copied = self
+                    .fill_with(offset + start as u64, part, entry.path(), &mut scratch)
+                    .and_then(|()| {
+                        sink(start as u64, part)
+                            .map_err(|error| ShieldError::io(display(entry.path()), error))
+                    });
+                if copied.is_err() {
+                    // The others need not go on.
+                    next.store(pieces, Ordering::Relaxed);
+                    return copied;
+                }
+            }
+        };
+        let threads = threads.min(size / BYTES_PER_THREAD).max(1);
+        thread::scope(|scope| {
+            let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            workers.into_iter().fold(own, |result, worker| {
+                result.and(
+                    worker
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                )
+            })
+        })
+    }
+
+    /// Where a file stands in the plaintext of this pack, and how many bytes it has.
+    fn place_of(&self, entry: Entry<'_>) -> Result<(u64, usize), ShieldError> {
         let Kind::File {
             size,
             storage: Storage::Packed { pack, offset },
@@ -163,16 +236,10 @@ impl<R: ReadAt> PackReader<R> {
                 format!("it is in pack {pack}, not in {}", self.pack.number()),
             ));
         }
-        if target.len() as u64 != size {
-            return Err(ShieldError::input(
-                entry.path(),
-                format!("the target has {} bytes, expected {size}", target.len()),
-            ));
-        }
-        self.check_range(offset, target.len())?;
-        let threads = threads.min(target.len() / BYTES_PER_THREAD).max(1);
-        self.fill_parallel(offset, target, entry.path(), threads)
-            .inspect_err(|_| target.fill(0))
+        let size = usize::try_from(size)
+            .map_err(|_| ShieldError::input(entry.path(), "it is larger than memory"))?;
+        self.check_range(offset, size)?;
+        Ok((offset, size))
     }
 
     fn check_range(&self, offset: u64, length: usize) -> Result<(), ShieldError> {
@@ -229,15 +296,24 @@ impl<R: ReadAt> PackReader<R> {
     }
 
     /// Decrypts chunk after chunk into `target`, which lies within the pack.
-    fn fill(&self, mut offset: u64, mut target: &mut [u8], file: &[u8]) -> Result<(), ShieldError> {
-        let mut scratch = Scratch::default();
+    fn fill(&self, offset: u64, target: &mut [u8], file: &[u8]) -> Result<(), ShieldError> {
+        self.fill_with(offset, target, file, &mut Scratch::default())
+    }
+
+    fn fill_with(
+        &self,
+        mut offset: u64,
+        mut target: &mut [u8],
+        file: &[u8],
+        scratch: &mut Scratch,
+    ) -> Result<(), ShieldError> {
         while !target.is_empty() {
             let number = (offset / CHUNK_SIZE as u64) as u32;
             let chunk = self.pack.chunk(number).expect("the range has been checked");
             let start = (offset % CHUNK_SIZE as u64) as usize;
             let (part, rest) = target.split_at_mut(target.len().min(chunk.plain as usize - start));
             let wanted = start..start + part.len();
-            self.fill_chunk(number, chunk, wanted, part, &mut scratch, file)?;
+            self.fill_chunk(number, chunk, wanted, part, scratch, file)?;
             offset += part.len() as u64;
             target = rest;
         }

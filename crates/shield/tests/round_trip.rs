@@ -2,11 +2,14 @@
 
 mod sample;
 
+use std::io;
 use std::ops::ControlFlow;
+use std::sync::Mutex;
 
 use sconify_shield::build::{Builder, Content};
 use sconify_shield::{
-    read_plain, EntryId, Index, Kind, PackReader, RegionKind, ShieldError, Storage, CHUNK_SIZE,
+    copy_plain, read_plain, Entry, EntryId, Index, Kind, PackReader, RegionKind, ShieldError,
+    Storage, CHUNK_SIZE,
 };
 
 fn open_sample() -> (Index, Vec<Vec<u8>>) {
@@ -35,6 +38,56 @@ fn every_content_comes_back() {
             Storage::Plain { .. } => read_plain(entry, &content, &mut read).unwrap(),
         }
         assert_eq!(read, content, "{path}");
+        assert_eq!(
+            copied(entry, &packs, &index, &content, 4),
+            content,
+            "{path}"
+        );
+    }
+}
+
+/// The content of a file as it is handed over piece by piece.
+fn copied(
+    entry: Entry<'_>,
+    packs: &[Vec<u8>],
+    index: &Index,
+    plain: &Vec<u8>,
+    threads: usize,
+) -> Vec<u8> {
+    let copy = Mutex::new(vec![0xee; entry.size() as usize]);
+    let sink = |offset: u64, piece: &[u8]| {
+        copy.lock().unwrap()[offset as usize..][..piece.len()].copy_from_slice(piece);
+        Ok(())
+    };
+    match entry.kind() {
+        Kind::File {
+            storage: Storage::Packed { pack, .. },
+            ..
+        } => PackReader::open(&packs[pack as usize], index, pack)
+            .unwrap()
+            .copy_file(entry, threads, &sink)
+            .unwrap(),
+        _ => copy_plain(entry, plain, &sink).unwrap(),
+    }
+    copy.into_inner().unwrap()
+}
+
+#[test]
+fn a_sink_that_fails_ends_the_copy() {
+    let (index, packs) = open_sample();
+    for (path, content) in sample::contents() {
+        let entry = index.lookup(path.as_bytes()).unwrap();
+        let sink = |_: u64, _: &[u8]| Err(io::Error::other("it is full"));
+        let result = match entry.kind() {
+            Kind::File {
+                storage: Storage::Packed { pack, .. },
+                ..
+            } => PackReader::open(&packs[pack as usize], &index, pack)
+                .unwrap()
+                .copy_file(entry, 2, &sink),
+            _ => copy_plain(entry, &content, &sink),
+        };
+        assert_eq!(result.is_err(), !content.is_empty(), "{path}");
     }
 }
 
@@ -233,5 +286,8 @@ fn big_files_are_read_by_several_threads() {
             .read_file(index.lookup(b"/b").unwrap(), &mut read, threads)
             .unwrap();
         assert!(read == content, "{threads} threads");
+        let entry = index.lookup(b"/b").unwrap();
+        let read = copied(entry, &outputs, &index, &Vec::new(), threads);
+        assert!(read == content, "{threads} threads, copied");
     }
 }

@@ -345,6 +345,8 @@ fn plain_files_are_checked_as_a_whole() {
         let error = sconify_shield::read_plain(entry, &bad, &mut target).unwrap_err();
         assert!(matches!(error, ShieldError::CorruptFile { .. }), "{error}");
         assert_eq!(target, vec![0; good.len()]);
+        let error = sconify_shield::copy_plain(entry, &bad, &|_, _| Ok(())).unwrap_err();
+        assert!(matches!(error, ShieldError::CorruptFile { .. }), "{error}");
     }
     let mut target = vec![0; 3];
     assert!(matches!(

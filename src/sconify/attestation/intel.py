@@ -52,6 +52,7 @@ class VerifiedQuote:
         tcb_date: When its TCB level was current.
         evaluation_data_number: How new the evaluation is by which that was decided.
         platform: What its PCK certificate says.
+        qe_id: The id of the quoting enclave on its platform, 16 bytes.
         valid_from: When all of the collateral had been issued.
         valid_until: When the first part of the collateral expires.
         identity: SHA-256 of what is signed: the only thing that can tell quotes apart.
@@ -65,6 +66,7 @@ class VerifiedQuote:
     tcb_date: datetime
     evaluation_data_number: int
     platform: PlatformCertificate
+    qe_id: bytes
     valid_from: datetime
     valid_until: datetime
     identity: bytes
@@ -175,6 +177,7 @@ def verify_platform(genuine: GenuineQuote, collateral: IntelCollateral, *, at: i
         tcb_date=ours.date,
         evaluation_data_number=collateral.evaluation_data_number,
         platform=platform,
+        qe_id=quote.qe_id,
         valid_from=collateral.valid_from,
         valid_until=collateral.valid_until,
         identity=hashlib.sha256(quote.signed).digest(),

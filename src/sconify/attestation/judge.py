@@ -64,7 +64,7 @@ def judge(
         UntrustedDataError: A check failed; the message names it.
     """
     judgement = weigh(evidence, factors=service.factors, security=security, mode=mode, at=at)
-    require(judgement.checks)
+    require((*judgement.checks, *_quoting_enclave_checks(evidence, service)))
     return judgement
 
 
@@ -89,6 +89,16 @@ def weigh(
         checks += report_checks(evidence.platform, security.attestation, tolerated=tolerated)
     checks += factor_checks(evidence, factors)
     return Judgement(tuple(checks), tuple(tolerated))
+
+
+def _quoting_enclave_checks(evidence: VerifiedEvidence, service: Service) -> list[Check]:
+    if not service.platforms:
+        return []
+    expected = " or ".join(f"INTEL_QE_ID:{platform}" for platform in service.platforms)
+    if not isinstance(evidence.platform, VerifiedQuote):
+        return [Check("quoting enclave", False, f"{evidence.kind} evidence, which has none", expected)]
+    qe_id = evidence.platform.qe_id.hex()
+    return [Check("quoting enclave", qe_id in service.platforms, f"INTEL_QE_ID:{qe_id}", expected)]
 
 
 def _platform_check(evidence: VerifiedEvidence, security: Security, mode: Mode, tolerated: list[str]) -> Check:

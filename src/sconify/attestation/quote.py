@@ -161,6 +161,7 @@ class Quote:
         key_type: The type of the attestation key.
         tee: What the report is of.
         vendor: The vendor of the quoting enclave, 16 bytes.
+        qe_id: The id of the quoting enclave on its platform, 16 bytes: the first ones of the header's user data.
         body: The report.
         signed: The bytes that the attestation key signed: all that can identify the quote.
         signature: By the attestation key, r ‖ s.
@@ -176,6 +177,7 @@ class Quote:
     key_type: int
     tee: Tee
     vendor: bytes
+    qe_id: bytes
     body: SgxReport | TdReport
     signed: bytes = field(repr=False)
     signature: bytes = field(repr=False)
@@ -198,7 +200,9 @@ class Quote:
         if len(data) > MAX_QUOTE:
             raise UntrustedDataError(f"quote: got {len(data)} bytes, expected at most {MAX_QUOTE}")
         reader = _Reader(data)
-        version, key_type, tee_type, _, vendor, _ = struct.unpack("<HHII16s20s", reader.take(_HEADER_SIZE, "header"))
+        version, key_type, tee_type, _, vendor, qe_id = struct.unpack(
+            "<HHII16s16s4x", reader.take(_HEADER_SIZE, "header")
+        )
         if version not in (3, 4, 5):
             raise UntrustedDataError(f"quote: got version {version}, expected 3, 4 or 5")
         # Version 3 knows SGX only. The later ones could have its reports too, but ``dcap-qvl`` takes none of those.
@@ -237,6 +241,7 @@ class Quote:
             key_type=key_type,
             tee=tee,
             vendor=vendor,
+            qe_id=qe_id,
             body=body,
             signed=signed,
             signature=signature,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 
+from joserfc.jwk import ECKey
 from werkzeug.wrappers import Request, Response
 
 import sconify
@@ -12,6 +13,7 @@ from sconify.attestation.judge import Mode
 from sconify.cas import metrics
 from sconify.cas.access import Caller
 from sconify.cas.console.pages import Console
+from sconify.cas.encryption_key import public_jwk
 from sconify.cas.errors import BadRequestError, UnauthenticatedError
 from sconify.cas.health import Health
 from sconify.cas.http import Api, body, caller_or_none, json_response, not_found, parse_body, require_method
@@ -22,13 +24,22 @@ from sconify.cas.rate_limit import RateLimit
 from sconify.cas.self_evidence import SelfEvidence
 from sconify.cas.sessions import Sessions, SessionText
 from sconify.cas.values import PublicValues
-from sconify.policy.signed import MEDIA_TYPE, open_signed
+from sconify.policy import encrypted, signed
 
 _SESSIONS = "/v1/sessions"
 _CREATE = (_SESSIONS, "/session")
 _HISTORY = "/v1/history/"
 _VALUES = "/v1/values/"
-_OF_ITSELF = ("/v1/attest", "/v1/health", "/v1/metrics", "/v1/provision", "/v1/ready", "/v1/version")
+_ENCRYPTED = "/v1/encrypted_sessions"
+_OF_ITSELF = (
+    "/v1/attest",
+    "/v1/encryption_key",
+    "/v1/health",
+    "/v1/metrics",
+    "/v1/provision",
+    "/v1/ready",
+    "/v1/version",
+)
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -44,10 +55,11 @@ class ClientApi(Api):
         key: The CAS key.
         mode: The mode that the CAS shows.
         evidence: What it shows of itself.
+        encryption_key: Opens encrypted sessions.
         console: The pages for people; None: there are none.
     """
 
-    ROUTES = ("/console", "/session", _SESSIONS, "/v1/history", "/v1/values", *_OF_ITSELF)
+    ROUTES = ("/console", "/session", _SESSIONS, "/v1/history", "/v1/values", _ENCRYPTED, *_OF_ITSELF)
 
     def __init__(
         self,
@@ -60,6 +72,7 @@ class ClientApi(Api):
         key: CasKey,
         mode: Mode,
         evidence: SelfEvidence,
+        encryption_key: ECKey,
         console: Console | None = None,
     ) -> None:
         super().__init__("client", limit=limit)
@@ -70,6 +83,7 @@ class ClientApi(Api):
         self._key = key
         self._mode = mode
         self._self_evidence = evidence
+        self._encryption_key = encryption_key
         self._console = console
 
     def handle(self, request: Request) -> Response:
@@ -85,8 +99,8 @@ class ClientApi(Api):
     def _of_sessions(self, request: Request, path: str) -> Response:
         if path == _SESSIONS and request.method == "GET":
             return self._list(request)
-        if path in _CREATE:
-            require_method(request, "POST")
+        if path in _CREATE or path == _ENCRYPTED:
+            require_method(request, "PUT" if path == _ENCRYPTED else "POST")
             return self._put(request)
         require_method(request, "GET")
         if path.startswith(f"{_SESSIONS}/"):
@@ -108,6 +122,8 @@ class ClientApi(Api):
         require_method(request, "GET")
         if request.path == "/v1/attest":
             return self._attest(request)
+        if request.path == "/v1/encryption_key":
+            return json_response({"key": public_jwk(self._encryption_key)})
         if request.path == "/v1/metrics":
             return Response(metrics.exposition(), content_type=metrics.CONTENT_TYPE)
         if request.path == "/v1/ready":
@@ -122,8 +138,11 @@ class ClientApi(Api):
         except UnicodeDecodeError:
             raise BadRequestError("the session is no UTF-8 text") from None
         signers: dict[str, str] = {}
-        if request.mimetype == MEDIA_TYPE:
-            text, signers = open_signed(text)
+        kind = request.mimetype
+        if kind == encrypted.MEDIA_TYPE or request.path == _ENCRYPTED:
+            text, kind = encrypted.open_encrypted(text, self._encryption_key)
+        if kind == signed.MEDIA_TYPE:
+            text, signers = signed.open_signed(text)
         caller = Caller(key=caller_or_none(request), signers=signers)
         if not caller.identities:
             raise UnauthenticatedError(

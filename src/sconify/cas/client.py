@@ -12,8 +12,8 @@ from sconify.cas.connection import DEFAULT_TIMEOUT, CasConnection, CasRefusedErr
 from sconify.cas.identity import Identity
 from sconify.cas.session_text import with_predecessor
 from sconify.errors import ServiceError, UserError
+from sconify.policy import encrypted, signed
 from sconify.policy.session import parse_session
-from sconify.policy.signed import MEDIA_TYPE
 
 _CONFLICT = 409
 _UPDATE_ATTEMPTS = 3
@@ -73,15 +73,31 @@ class CasClient:
         answer = self._connection.request("POST", "/v1/sessions", body=text.encode())
         return self._hash(answer.document)
 
-    def create_signed_session(self, document: str) -> str:
-        """Store a signed session (``sconify.policy.signed``); return the hash of the stored version.
+    def encryption_key(self) -> dict[str, object]:
+        """Return the key, as a JWK, to which sessions for this CAS are encrypted.
+
+        Raises:
+            ServiceError: The CAS can't be reached, or failed.
+            UntrustedDataError: The server is not the attested CAS.
+        """
+        key = self._connection.request("GET", "/v1/encryption_key").document.get("key")
+        if not isinstance(key, dict):
+            raise self._malformed("key")
+        return key
+
+    def create_wrapped_session(self, document: str) -> str:
+        """Store a signed session or an encrypted one; return the hash of the stored version.
+
+        Args:
+            document: As ``sconify.policy.signed`` or ``sconify.policy.encrypted`` makes it.
 
         Raises:
             CasRefusedError: A signature is not valid, the session is not, or it is not allowed.
             ServiceError: The CAS can't be reached, or failed.
             UntrustedDataError: The server is not the attested CAS.
         """
-        answer = self._connection.request("POST", "/v1/sessions", body=document.encode(), content_type=MEDIA_TYPE)
+        kind = signed.MEDIA_TYPE if document.lstrip().startswith("{") else encrypted.MEDIA_TYPE
+        answer = self._connection.request("POST", "/v1/sessions", body=document.encode(), content_type=kind)
         return self._hash(answer.document)
 
     def update_session(self, text: str) -> str:

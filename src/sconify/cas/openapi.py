@@ -68,6 +68,18 @@ def _client_paths() -> dict[str, Any]:
             ),
         },
         "/session": {"post": create},
+        "/v1/encrypted_sessions": {
+            "put": _operation(
+                "Create or update a session that only this CAS can read", _TAG_CLIENT, 201, _object(hash=_HEX32),
+                body={"application/jose": {"schema": _TEXT}},
+            )
+        },
+        "/v1/encryption_key": {
+            "get": _operation(
+                "The key to which sessions are encrypted", _TAG_CLIENT, 200,
+                _object(key=_object(kty=_TEXT, crv=_TEXT, x=_TEXT, y=_TEXT)),
+            )
+        },
         "/v1/sessions/{name}": {
             "get": _operation(
                 "Read a session", _TAG_CLIENT, 200, session,

@@ -223,11 +223,10 @@ class Release:
                     remedy="set security.attestation.mode of the policy to hardware, or use a CAS in debug mode",
                 )
             return None, ("attestation mode none",)
-        if claim.service.platforms or attestation.must_be_sgx_local:
-            asked = "platforms" if claim.service.platforms else "must_be_sgx_local"
+        if attestation.must_be_sgx_local:  # a variable: what is written out was refused when it was stored
             raise UntrustedDataError(
-                f"check platform: the policy has {asked}, which no evidence that this CAS verifies can prove",
-                remedy=f"leave {asked} out of the policy",
+                "check platform: the policy has must_be_sgx_local, which no evidence can prove",
+                remedy="leave must_be_sgx_local out of the policy",
             )
         evidence = verify_evidence(request.evidence, expected_report_data=report_data, authorities=self._authorities)
         judgement = judge(evidence, service=claim.service, security=claim.security, mode=self._mode)

@@ -10,13 +10,14 @@ import datetime
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, TypeVar
 
 from pydantic import ValidationError
 
-from sconify.cas import certificates
 from sconify.cas.catalog import Catalog, LoadedSession, ResolvedSecrets
 from sconify.cas.errors import ForbiddenError, NotFoundError
+from sconify.cas.renewals import Renewals
 from sconify.cas.secret_values import certificate_value, public_key_value
 from sconify.errors import BugError, UserError
 from sconify.policy.access import AccessPolicy
@@ -40,10 +41,12 @@ class Resolver:
 
     Args:
         catalog: The sessions.
+        renewals: Keeps the certificates that are issued later.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, *, renewals: Renewals) -> None:
         self._catalog = catalog
+        self._renewals = renewals
 
     def secrets(self, session: LoadedSession) -> ResolvedSecrets:
         """Return the secrets of a session.
@@ -124,18 +127,16 @@ class Resolver:
                 ends.append(now)  # imports are looked at each time
             elif isinstance(secret, CertificateSecret | AuthoritySecret | PublicKeySecret):
                 waiting.append(secret)
-        ends += self._complete(waiting, values, now)
+        ends += self._complete(session, waiting, values, now)
         resolved = ResolvedSecrets(values=values, good_until=min(ends, default=None))
         session.kept[_KEPT] = resolved
         return resolved
 
-    @staticmethod
     def _complete(
-        waiting: list[Secret], values: dict[str, SecretValue], now: datetime.datetime
+        self, session: LoadedSession, waiting: list[Secret], values: dict[str, SecretValue], now: datetime.datetime
     ) -> list[datetime.datetime]:
         """Make what could not be made before its parts were there, and certificates that end soon; issuers first."""
         ends: list[datetime.datetime] = []
-        renewed: set[str] = set()
         while waiting:
             ready = [s for s in waiting if getattr(s, "issuer", None) not in {w.name for w in waiting}]
             if not ready:
@@ -145,13 +146,13 @@ class Resolver:
                 if isinstance(secret, PublicKeySecret):
                     value = value or public_key_value(secret, values)
                 elif isinstance(secret, CertificateSecret | AuthoritySecret):
-                    issued = secret.value is None
-                    due = value is not None and issued and certificates.renewal(value) <= now
-                    if value is None or due or (issued and secret.issuer in renewed):
+                    if secret.value is None:
+                        issuer = values.get(secret.issuer) if secret.issuer is not None else None
+                        issue = partial(certificate_value, secret, values, now=now)
+                        value, until = self._renewals.current(session, secret, issuer=issuer, issue=issue, now=now)
+                        ends += [until] if until is not None else []
+                    elif value is None:
                         value = certificate_value(secret, values, now=now)
-                        renewed.add(secret.name)
-                    if value is not None and issued and _ends(value):
-                        ends.append(certificates.renewal(value))
                 if value is not None:
                     values[secret.name] = value
             waiting = [secret for secret in waiting if secret not in ready]
@@ -217,7 +218,3 @@ def _is_exported(secret: Secret, exporter: LoadedSession, importer: LoadedSessio
         exports_to(target, exporter=exporter.model.name, importer=importer.model.name, importer_hash=importer.hash)
         for target in secret.export
     )
-
-
-def _ends(value: SecretValue) -> bool:
-    return certificates.expiry(value).year < 4096

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable
 
 from cryptography.hazmat.primitives.hashes import SHA1
@@ -20,7 +18,7 @@ from sconify.errors import UntrustedDataError
 _STEP = 30
 _DIGITS = 6
 _TRIES = 10
-"""Wrong passwords of a service in one step, after which no more are looked at: there are a million only."""
+"""Passwords of a service that are looked at in one step, by all replicas together: there are a million only."""
 
 _SERVICE_DOMAIN = b"sconify service access v1\0"
 _CAS_DOMAIN = b"sconify CAS access v1\0"
@@ -38,8 +36,6 @@ class OneTimePasswords:
         self._store = store
         self._clock = clock
         self._used = Authenticator(store.root_key, purpose="one-time password")
-        self._lock = threading.Lock()
-        self._wrong: defaultdict[tuple[str, int], int] = defaultdict(int)
 
     def check(self, password: str | None, *, secret: str, service: str) -> None:
         """Check a password, and use it up.
@@ -56,15 +52,12 @@ class OneTimePasswords:
         if password is None:
             raise UntrustedDataError("check one-time password: it is missing", remedy=remedy)
         now = int(self._clock())
-        this = (service, now // _STEP)
-        with self._lock:
-            for old in [key for key in self._wrong if key[1] < this[1]]:
-                del self._wrong[old]
-            if self._wrong[this] >= _TRIES:
-                raise UntrustedDataError("check one-time password: too many wrong ones", remedy="wait 30 s")
+        this = now // _STEP
+        if not self._take_try(service, this, now):
+            raise UntrustedDataError("check one-time password: too many wrong ones", remedy="wait 30 s")
         key = base64.b32decode(secret + "=" * (-len(secret) % 8))
         totp = TOTP(key, _DIGITS, SHA1(), _STEP, enforce_key_length=False)  # noqa: S303 - RFC 6238
-        for step in (this[1] - 1, this[1], this[1] + 1):
+        for step in (this - 1, this, this + 1):
             if hmac.compare_digest(totp.generate(step * _STEP), password.encode()):
                 used = self._used.digest(f"{service}\0{secret}\0{step}".encode())
                 if not self._store.use_nonce(used, expires_at=now + 4 * _STEP):
@@ -72,9 +65,12 @@ class OneTimePasswords:
                         "check one-time password: it was used before", remedy="wait for the next one"
                     )
                 return
-        with self._lock:
-            self._wrong[this] += 1
         raise UntrustedDataError("check one-time password: it is wrong, or too old", remedy=remedy)
+
+    def _take_try(self, service: str, step: int, now: int) -> bool:
+        """Use one of the tries of a step up, before a password is looked at; all replicas share them."""
+        tries = (self._used.digest(f"try\0{service}\0{step}\0{number}".encode()) for number in range(_TRIES))
+        return any(self._store.use_nonce(place, expires_at=now + 2 * _STEP) for place in tries)
 
 
 def check_access_proof(proof: str | None, *, token: str, report_data: bytes) -> None:

@@ -17,6 +17,7 @@ from sconify.cas.catalog import Catalog
 from sconify.cas.collateral import Collateral, Fetcher
 from sconify.cas.console.pages import Console
 from sconify.cas.enclave_api import EnclaveApi
+from sconify.cas.encryption_key import load_encryption_key
 from sconify.cas.health import Health
 from sconify.cas.keys import CasKey, load_cas_key
 from sconify.cas.leases import Leases
@@ -25,6 +26,7 @@ from sconify.cas.mounts import Mounts
 from sconify.cas.provisioning import Provisioning
 from sconify.cas.rate_limit import RateLimit
 from sconify.cas.release import Release
+from sconify.cas.renewals import Renewals
 from sconify.cas.resolution import Resolver
 from sconify.cas.runs import Runs, RunTokens
 from sconify.cas.sealing import Authenticator, derive_key
@@ -107,7 +109,7 @@ class Cas:
             self._store.close()
             raise
         catalog = Catalog(self._store)
-        resolver = Resolver(catalog)
+        resolver = Resolver(catalog, renewals=Renewals(self._store))
         states, leases = VolumeStates(self._store), Leases(self._store)
         tokens = RunTokens(self._store.root_key)
         self._runs = Runs(tokens, states=states, leases=leases, audit=self._audit)
@@ -149,6 +151,7 @@ class Cas:
             key=self.key,
             mode=mode,
             evidence=self.evidence,
+            encryption_key=load_encryption_key(self._store),
             console=pages if console else None,
         )
         self.enclave_api = EnclaveApi(release, runs=self._runs, limit=RateLimit(rate_limit))

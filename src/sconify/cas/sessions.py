@@ -17,6 +17,7 @@ from sconify.policy.access import Operation
 from sconify.policy.fields import ROOT
 from sconify.policy.model import Session
 from sconify.policy.session import creator_identity, parse_session, session_hash, with_creator
+from sconify.policy.unsupported import refuse_unsupported
 
 MAX_LISTED = 1000
 
@@ -74,6 +75,7 @@ class Sessions:
         """
         try:
             session = parse_session(text)
+            refuse_unsupported(session)
             latest = self._catalog.latest(session.name)
             creator = self._check_update(session, latest, caller) if latest else self._check_create(session, caller)
             written = _creator_member(creator, latest, caller)

@@ -8,7 +8,6 @@ itself, sealed under the master key. So another master key needs one row to be w
 
 from __future__ import annotations
 
-import json
 import secrets as random
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from sconify.cas.database import Database, reported
 from sconify.cas.errors import ConflictError
 from sconify.cas.master_key import KEY_SIZE, MasterKeyProvider
 from sconify.cas.sealing import Authenticator, Sealer
+from sconify.cas.secret_records import dump_secrets, load_secrets
 from sconify.cas.tables import collateral, counters, keys, session_versions, used_nonces
 from sconify.errors import ServiceError, UntrustedDataError, UserError
 from sconify.policy.formats import SecretValue
@@ -132,7 +132,9 @@ class Store:
             "creator": session.creator,
             "created_at": int(time.time()),
             "sealed_text": self._sealer.seal(session.text.encode(), place=(*place, "text")),
-            "sealed_secrets": self._sealer.seal(_dump_secrets(session), place=(*place, "secrets")),
+            "sealed_secrets": self._sealer.seal(
+                dump_secrets(session.secrets, session.volume_keys), place=(*place, "secrets")
+            ),
         }
         try:
             with self.database.transaction() as connection:
@@ -290,7 +292,7 @@ class Store:
         found = []
         for row in rows:
             place = ("session_versions", row.name, str(row.version), row.creator)
-            secrets, volume_keys = _load_secrets(self._sealer.open(row.sealed_secrets, place=(*place, "secrets")))
+            secrets, volume_keys = load_secrets(self._sealer.open(row.sealed_secrets, place=(*place, "secrets")))
             found.append(
                 StoredSession(
                     name=row.name,
@@ -333,35 +335,3 @@ class Store:
                 "the store was written under another master key",
                 remedy="give the right one with --master-key-file=FILE",
             ) from None
-
-
-def _dump_secrets(session: StoredSession) -> bytes:
-    secrets = {
-        name: {
-            "kind": value.kind,
-            "data": value.data.hex(),
-            "private_key": value.private_key.hex() if value.private_key is not None else None,
-            "chain": [certificate.hex() for certificate in value.chain],
-        }
-        for name, value in session.secrets.items()
-    }
-    volumes = {name: key.hex() for name, key in session.volume_keys.items()}
-    return json.dumps([2, secrets, volumes]).encode()
-
-
-def _load_secrets(data: bytes) -> tuple[dict[str, SecretValue], dict[str, bytes]]:
-    document = json.loads(data)
-    if isinstance(document, dict):  # as the first version of this program wrote it
-        old = {name: SecretValue(kind=kind, data=bytes.fromhex(value)) for name, (kind, value) in document.items()}
-        return old, {}
-    _, secrets, volumes = document
-    values = {
-        name: SecretValue(
-            kind=value["kind"],
-            data=bytes.fromhex(value["data"]),
-            private_key=bytes.fromhex(value["private_key"]) if value["private_key"] is not None else None,
-            chain=tuple(bytes.fromhex(certificate) for certificate in value["chain"]),
-        )
-        for name, value in secrets.items()
-    }
-    return values, {name: bytes.fromhex(key) for name, key in volumes.items()}

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sconify import __version__
 from sconify.cas.attested import AttestedCas, CasAddress
 from sconify.cas.client_config import ClientConfig
+from sconify.cas.connection import CasConnection
 from sconify.cli.lazy import LazyGroup
 from sconify.errors import UserError
 
@@ -75,6 +76,17 @@ def show_identification(
 def show_certificate(address: str | None) -> None:
     """Print the certificate of the attested CAS at ADDRESS, or of the default one, as PEM."""
     click.echo(_known(address).certificate.public_bytes(Encoding.PEM).decode(), nl=False)
+
+
+@cas.command()
+@click.argument("address", default="localhost")
+def ready(address: str) -> None:
+    """Tell whether the CAS at ADDRESS can serve, whoever it is; for health checks of containers.
+
+    The exit code is 0 when it can, 4 when it can't.
+    """
+    connection = CasConnection(CasAddress.parse(address), identity=None, key_sha256=None, timeout=5, retries=0)
+    connection.request("GET", "/v1/ready")
 
 
 @cas.command()

@@ -14,7 +14,15 @@ from sconify.errors import UserError
 from sconify.image.compression import Compression
 from sconify.image.reference import ImageReference
 from sconify.image.registry import RegistryAccess
-from sconify.request import BUILD_RESOURCES, DEFAULT_LAS, Request, check_name, parse_variable, start_up_variable
+from sconify.request import (
+    BUILD_RESOURCES,
+    DEFAULT_LAS,
+    Request,
+    check_name,
+    parse_size,
+    parse_variable,
+    start_up_variable,
+)
 
 FILE = click.Path(path_type=Path)
 LOG_LEVELS = ("trace", "info", "warning", "error", "fatal")
@@ -85,6 +93,10 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
               help="Certificates of registries' authorities (*.crt) and client certificates (*.cert, *.key)."),
     _registry("--insecure-registry", multiple=True, metavar="HOST[:PORT]",
               help="Registry without TLS, or with a certificate that nobody vouches for."),
+    _registry("--allow-foreign-layers", is_flag=True,
+              help="Fetch layers that an image keeps elsewhere from the URLs that it names; verified like all others."),
+    _registry("--max-image-size", default="64G", show_default=True, metavar="SIZE",
+              help="Refuse an image whose layers have more bytes uncompressed."),
     _registry("--cli", "cli_image", metavar="CLI_IMAGE", help="Accepted, not needed: no image is used to convert."),
     _registry("--crosscompiler", metavar="CROSSCOMPILER_IMAGE", help="Accepted, not needed: nothing is compiled."),
     _defaults("--disable-binary-symlink-detection", is_flag=True, help="Take no links to the binary along, make none."),
@@ -218,7 +230,9 @@ def request_of(values: dict[str, Any]) -> Request:
             authfile=values["authfile"],
             cert_dir=values["registry_cert_dir"],
             insecure=tuple(values["insecure_registry"]),
+            foreign_layers=values["allow_foreign_layers"],
         ),
+        max_image_size=parse_size(values["max_image_size"], flag="--max-image-size"),
     )
 
 

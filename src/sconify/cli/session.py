@@ -16,6 +16,7 @@ from sconify.cas.client_config import ClientConfig
 from sconify.cas.identity import Identity, load_identity, read_private_file
 from sconify.cli.session_file import file_options, read_session_file
 from sconify.errors import UserError
+from sconify.policy.encrypted import encrypt_session
 from sconify.policy.session import session_hash
 from sconify.policy.signed import sign_session
 
@@ -64,7 +65,7 @@ def create(
     text = read_session_file(file.pop("file"), **file).text
     client = _client(cas, identity, retries)
     if signing_keys:
-        click.echo(client.create_signed_session(_signed(text, signing_keys)))
+        click.echo(client.create_wrapped_session(_signed(text, signing_keys)))
     else:
         click.echo(client.create_session(text))
 
@@ -185,10 +186,27 @@ def sign(*, signing_keys: tuple[Path, ...], **file: Any) -> None:
 
 @session.command()
 @_cas_options
+@click.option("--sign", "signing_keys", type=click.Path(path_type=Path), multiple=True, help="As for `session sign`.")
+@file_options
+def encrypt(
+    *, cas: str | None, identity: Path | None, retries: int | None, signing_keys: tuple[Path, ...], **file: Any
+) -> None:
+    """Print the session in FILE so that only one CAS can read it, to be uploaded by anybody.
+
+    With --sign it is signed first, so that who uploads it is not its creator.
+    """
+    text = read_session_file(file.pop("file"), **file).text
+    if signing_keys:
+        text = _signed(text, signing_keys)
+    click.echo(encrypt_session(text, _client(cas, identity, retries).encryption_key()), nl=False)
+
+
+@session.command()
+@_cas_options
 @click.argument("file", type=click.File("r", encoding="utf-8"))
 def upload(file: Any, cas: str | None, identity: Path | None, retries: int | None) -> None:
-    """Store the signed session in FILE at a CAS; print its hash."""
-    click.echo(_client(cas, identity, retries).create_signed_session(file.read()))
+    """Store the signed or encrypted session in FILE at a CAS; print its hash."""
+    click.echo(_client(cas, identity, retries).create_wrapped_session(file.read()))
 
 
 def _print(text: str) -> None:

@@ -19,6 +19,7 @@ from sconify.policy.caution import warnings
 from sconify.policy.document import MAX_BYTES
 from sconify.policy.model import Session
 from sconify.policy.session import parse_session
+from sconify.policy.unsupported import refuse_unsupported
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -81,6 +82,7 @@ def read_session_file(
         if session_name is not None:
             text = with_name(text, session_name)
         session = parse_session(text)
+        refuse_unsupported(session)
     except UserError as error:
         raise UserError(f"{file} is no valid session", remedy=error.remedy) from error
     found = list(warnings(session))

@@ -10,8 +10,8 @@ from typing import Any
 from sconify.errors import UntrustedDataError, UserError
 from sconify.image.compression import Compression, decompress, detect
 from sconify.image.config import ImageConfig
-from sconify.image.layer import StoredLayer
-from sconify.image.layout import Find, StoredImage, digest_of, read_layout, read_small
+from sconify.image.layer import DEFAULT_MAX_SIZE, SizeLimit, StoredLayer
+from sconify.image.layout import FetchForeign, Find, StoredImage, digest_of, read_layout, read_small
 from sconify.image.model import EntryType, Extent
 from sconify.image.rootfs import PathError, RootFileSystem
 
@@ -19,7 +19,14 @@ _HASHED = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?")
 
 
 def read_archive(
-    path: Path, *, label: str, workdir: Path, tag: str | None = None, digest: str | None = None
+    path: Path,
+    *,
+    label: str,
+    workdir: Path,
+    tag: str | None = None,
+    digest: str | None = None,
+    fetch: FetchForeign | None = None,
+    max_size: int = DEFAULT_MAX_SIZE,
 ) -> StoredImage:
     """Find one image in an archive; its layers are read where they are.
 
@@ -29,16 +36,19 @@ def read_archive(
         workdir: Where a compressed archive is decompressed.
         tag: ``NAME:TAG`` of an archive of Docker, the tag in an OCI archive; None means the only image.
         digest: Of the manifest in an OCI archive.
+        fetch: As for ``read_layout``.
+        max_size: Bytes of the archive, if it is compressed as a whole, uncompressed.
 
     Raises:
-        UserError: No such image in it.
+        UserError: No such image in it, or it is too large.
         UntrustedDataError: It is no such archive, or malformed.
     """
     whole = Extent(path, 0, path.stat().st_size)
     compression = detect(whole)
     if compression is not Compression.NONE:
         plain = workdir / "archive.tar"
-        decompress(whole, compression=compression, destination=plain, label=label)
+        limit = SizeLimit(max_size, image=label)
+        decompress(whole, compression=compression, destination=plain, label=label, count=limit.count)
         whole = Extent(plain, 0, plain.stat().st_size)
     files = RootFileSystem.from_layers([(label, whole)], workdir=workdir)
 
@@ -56,7 +66,7 @@ def read_archive(
         item = _select(_manifest(read_small(manifest, label=where), where), tag=tag, label=label)
         return _image(item, find, label)
     if find("index.json") is not None:
-        return read_layout(find, label=label, tag=tag, digest=digest)
+        return read_layout(find, label=label, tag=tag, digest=digest, fetch=fetch)
     raise UntrustedDataError(f"{label} has neither manifest.json nor index.json, so it is no archive of an image")
 
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -76,7 +76,14 @@ def detect(extent: Extent) -> Compression:
     return Compression.detect(next(iterate(Extent(extent.source, extent.offset, min(4, extent.size))), b""))
 
 
-def decompress(extent: Extent, *, compression: Compression, destination: Path, label: str) -> tuple[str, str]:
+def decompress(
+    extent: Extent,
+    *,
+    compression: Compression,
+    destination: Path,
+    label: str,
+    count: Callable[[int], None] = lambda _: None,
+) -> tuple[str, str]:
     """Decompress an extent into a new file.
 
     Args:
@@ -84,6 +91,7 @@ def decompress(extent: Extent, *, compression: Compression, destination: Path, l
         compression: Gzip or zstd.
         destination: The file to make.
         label: What it is, for messages.
+        count: Called with the size of each piece before it is written; what it raises ends the work.
 
     Returns:
         The digests of the compressed and of the uncompressed bytes.
@@ -101,6 +109,7 @@ def decompress(extent: Extent, *, compression: Compression, destination: Path, l
     with output:
         try:
             for plain in _gunzip(chunks) if compression is Compression.GZIP else _unzstd(chunks):
+                count(len(plain))
                 after.update(plain)
                 with writing(destination):
                     write_all(output.fileno(), plain)

@@ -7,12 +7,40 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
-from sconify.errors import UntrustedDataError
+from sconify.errors import UntrustedDataError, UserError
 from sconify.image.compression import Compression, decompress, detect, sha256
 from sconify.image.model import Extent
 
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar"
+
+DEFAULT_MAX_SIZE = 64 << 30
+"""Bytes of all layers of an image, uncompressed: a small file can claim to be any number of them."""
+
+
+class SizeLimit:
+    """Counts the uncompressed bytes of an image's layers, from several threads."""
+
+    def __init__(self, limit: int, *, image: str) -> None:
+        self._limit = limit
+        self._image = image
+        self._size = 0
+        self._lock = Lock()
+
+    def count(self, size: int) -> None:
+        """Count some more bytes.
+
+        Raises:
+            UserError: They are too many.
+        """
+        with self._lock:
+            self._size += size
+            if self._size > self._limit:
+                raise UserError(
+                    f"the layers of {self._image} have more than {self._limit} bytes uncompressed",
+                    remedy="give --max-image-size=SIZE with a larger one, if the image is meant to be that large",
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +104,12 @@ class StoredLayer:
 
 
 def open_layers(
-    stored: Sequence[StoredLayer], *, workdir: Path, label: str, progress: Callable[[int], None]
+    stored: Sequence[StoredLayer],
+    *,
+    workdir: Path,
+    label: str,
+    progress: Callable[[int], None],
+    max_size: int = DEFAULT_MAX_SIZE,
 ) -> list[OpenedLayer]:
     """Verify layers and decompress those that are compressed.
 
@@ -85,16 +118,19 @@ def open_layers(
         workdir: Where uncompressed archives are written.
         label: The image, for messages.
         progress: Called with the size of each blob when it is done, from several threads.
+        max_size: Bytes of all of them, uncompressed.
 
     Raises:
+        UserError: They have more than ``max_size`` bytes.
         UntrustedDataError: A digest is not what the image says, or a compressed stream is malformed.
         ServiceError: ``workdir`` is full.
     """
+    limit = SizeLimit(max_size, image=label)
     unique = {(layer.blob, layer.diff_id, layer.digest): layer for layer in stored}
 
     def opened(item: tuple[int, StoredLayer]) -> OpenedLayer:
         number, layer = item
-        result = _open(layer, workdir / f"layer-{number}.tar", label)
+        result = _open(layer, workdir / f"layer-{number}.tar", label, limit)
         progress(layer.blob.size)
         return result
 
@@ -108,14 +144,17 @@ def open_layers(
     return [results[(layer.blob, layer.diff_id, layer.digest)] for layer in stored]
 
 
-def _open(stored: StoredLayer, destination: Path, image: str) -> OpenedLayer:
+def _open(stored: StoredLayer, destination: Path, image: str, limit: SizeLimit) -> OpenedLayer:
     label = f"layer {stored.digest or stored.diff_id} of {image}"
     compression = detect(stored.blob)
     if compression is Compression.NONE:
+        limit.count(stored.blob.size)
         digest = diff_id = sha256(stored.blob)
         archive = stored.blob
     else:
-        digest, diff_id = decompress(stored.blob, compression=compression, destination=destination, label=label)
+        digest, diff_id = decompress(
+            stored.blob, compression=compression, destination=destination, label=label, count=limit.count
+        )
         archive = Extent(destination, 0, destination.stat().st_size)
     if stored.digest not in {None, digest}:
         raise UntrustedDataError(f"{label} was changed: its digest is {digest}, expected {stored.digest}")

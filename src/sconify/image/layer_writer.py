@@ -169,7 +169,7 @@ class LayerWriter:
 
 
 def member_header(entry: Entry, *, link: str | None = None) -> MemberHeader:
-    """Return the header of an entry, or of a hard link to another path."""
+    """Return the header of an entry, or, with ``link``, of a hard link to that path."""
     name = os.fsencode(entry.path.removeprefix("/"))
     target = entry.target if link is None else link.removeprefix("/")
     return MemberHeader(
@@ -197,7 +197,9 @@ class _Output:
         self._buffer = bytearray()
         self._size = 0
         self._compressor = compressor(compression)
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        # A file of that name may have been published under others too, by links: it stays as it is.
+        path.unlink(missing_ok=True)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def feed(self, data: bytes) -> None:
         """Add a piece; small ones are collected, for speed."""

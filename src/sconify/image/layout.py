@@ -22,14 +22,17 @@ OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _LAYER = re.compile(
-    r"application/vnd\.oci\.image\.layer\.v1\.tar(\+gzip|\+zstd)?"
-    r"|application/vnd\.docker\.image\.rootfs\.diff\.tar(\.gzip|\.zstd)?"
+    r"application/vnd\.oci\.image\.layer\.(?P<elsewhere>nondistributable\.)?v1\.tar(\+gzip|\+zstd)?"
+    r"|application/vnd\.docker\.image\.rootfs\.(?P<foreign>foreign\.)?diff\.tar(\.gzip|\.zstd)?"
 )
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MAX_NESTING = 4  # of indexes in indexes
 
 Find = Callable[[str], Extent | None]
 """Gives the file at a relative path of a layout."""
+
+FetchForeign = Callable[[Sequence[str], str, int], Extent]
+"""Gets a blob from one of some URLs, by its digest and size; whoever uses it verifies both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,9 @@ def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def read_layout(find: Find, *, label: str, tag: str | None, digest: str | None) -> StoredImage:
+def read_layout(
+    find: Find, *, label: str, tag: str | None, digest: str | None, fetch: FetchForeign | None = None
+) -> StoredImage:
     """Find one image in a layout and read its manifest and configuration.
 
     Args:
@@ -68,6 +73,8 @@ def read_layout(find: Find, *, label: str, tag: str | None, digest: str | None) 
         label: The layout, for messages.
         tag: Its ``org.opencontainers.image.ref.name``; None means the only image, or ``latest`` of several.
         digest: Of its manifest or index; None means any.
+        fetch: Gets layers that are kept elsewhere (media types ``nondistributable`` and ``foreign``) and are not in the
+            layout; None refuses them.
 
     Raises:
         UserError: No such image, not for linux/amd64, or its layers are encrypted or foreign.
@@ -79,7 +86,7 @@ def read_layout(find: Find, *, label: str, tag: str | None, digest: str | None) 
             f"{label} has no index.json, so it is no OCI image layout",
             remedy="give oci:DIRECTORY or oci-archive:FILE of one",
         )
-    reader = _Reader(find, label)
+    reader = _Reader(find, label, fetch)
     document = parse_json(read_small(index, label=f"{label}, index.json"), label=f"{label}, index.json")
     descriptor = _select(reader.descriptors(document, "manifests", "index.json"), label=label, tag=tag, digest=digest)
     for _ in range(_MAX_NESTING):
@@ -98,9 +105,10 @@ def read_layout(find: Find, *, label: str, tag: str | None, digest: str | None) 
 
 
 class _Reader:
-    def __init__(self, find: Find, label: str) -> None:
+    def __init__(self, find: Find, label: str, fetch: FetchForeign | None) -> None:
         self._find = find
         self._label = label
+        self._fetch = fetch
 
     def descriptors(self, document: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
         items = document.get(key)
@@ -153,21 +161,31 @@ class _Reader:
             )
         layers = []
         for descriptor, diff_id in zip(descriptors, config.diff_ids, strict=True):
-            self._refuse_unreadable(descriptor)
-            layers.append(StoredLayer(blob=self.extent(descriptor), diff_id=diff_id, digest=descriptor["digest"]))
+            layers.append(StoredLayer(blob=self._layer(descriptor), diff_id=diff_id, digest=descriptor["digest"]))
         return StoredImage(digest=digest, id=config_descriptor["digest"], config=config, layers=layers)
 
-    def _refuse_unreadable(self, descriptor: dict[str, Any]) -> None:
-        media_type = descriptor.get("mediaType", "")
-        if _LAYER.fullmatch(media_type):
-            return
-        if media_type.endswith("+encrypted"):
-            problem, remedy = "is encrypted", "decrypt the image first (skopeo copy --decryption-key)"
-        elif "foreign" in media_type or "nondistributable" in media_type:
-            problem, remedy = "is not part of the image but kept elsewhere", "use an image whose layers are all in it"
-        else:
+    def _layer(self, descriptor: dict[str, Any]) -> Extent:
+        media_type, digest = descriptor.get("mediaType", ""), descriptor["digest"]
+        match = _LAYER.fullmatch(media_type)
+        if match is None:
             problem, remedy = f"has the media type {media_type!r}", "use an image whose layers are tar archives"
-        raise UserError(f"layer {descriptor['digest']} of {self._label} {problem}", remedy=remedy)
+            if media_type.endswith("+encrypted"):
+                problem, remedy = "is encrypted", "decrypt the image first (skopeo copy --decryption-key)"
+            raise UserError(f"layer {digest} of {self._label} {problem}", remedy=remedy)
+        is_elsewhere = match["elsewhere"] or match["foreign"]
+        if not is_elsewhere or self._find(f"blobs/sha256/{digest.removeprefix('sha256:')}") is not None:
+            return self.extent(descriptor)
+        urls = descriptor.get("urls")
+        urls = [url for url in urls if isinstance(url, str)] if isinstance(urls, list) else []
+        if self._fetch is None or not urls:
+            raise UserError(
+                f"layer {digest} of {self._label} is not part of the image but kept elsewhere: "
+                f"{', '.join(urls) or 'it does not say where'}",
+                remedy="give --allow-foreign-layers to fetch it from there"
+                if urls
+                else "use an image whose layers are all in it",
+            )
+        return self._fetch(urls, digest, descriptor["size"])
 
 
 def _select(descriptors: list[dict[str, Any]], *, label: str, tag: str | None, digest: str | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sconify.image.credentials import helper_authfile
 from sconify.image.reference import ImageReference, Transport
 
 
@@ -19,6 +20,9 @@ class RegistryAccess:
     insecure: tuple[str, ...] = ()
     """``HOST[:PORT]`` of registries that have no TLS, or a certificate that nobody vouches for."""
 
+    foreign_layers: bool = False
+    """Whether layers that an image keeps elsewhere are fetched from the URLs that it names."""
+
     def flags(self, reference: ImageReference, *, prefix: str = "") -> list[str]:
         """Return skopeo's options for an image.
 
@@ -29,11 +33,13 @@ class RegistryAccess:
         if reference.transport is not Transport.REGISTRY:
             return []
         options = []
-        if self.authfile is not None:
-            options.append(f"--{prefix}authfile={self.authfile}")
+        host = registry_host(reference.name)
+        authfile = helper_authfile(host, self.authfile) or self.authfile
+        if authfile is not None:
+            options.append(f"--{prefix}authfile={authfile}")
         if self.cert_dir is not None:
             options.append(f"--{prefix}cert-dir={self.cert_dir}")
-        if registry_host(reference.name) in self.insecure:
+        if host in self.insecure:
             options.append(f"--{prefix}tls-verify=false")
         return options
 

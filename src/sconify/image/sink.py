@@ -90,7 +90,7 @@ def write_image(
     if reference.path is None:
         return StagedBySkopeo(reference, image, workdir=workdir, overwrite=overwrite, registry=registry)
     if reference.transport is Transport.OCI:
-        return StagedLayout(reference, image, overwrite=overwrite)
+        return StagedLayout(reference, image, overwrite=overwrite, workdir=workdir)
     return StagedArchive(reference, image, overwrite=overwrite)
 
 

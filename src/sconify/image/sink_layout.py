@@ -77,8 +77,17 @@ def _read_index(path: Path) -> dict[str, Any]:
 class StagedLayout(StagedImage):
     """The blobs lie in a hidden directory of the layout until they are renamed into place."""
 
-    def __init__(self, reference: ImageReference, image: NewImage, *, overwrite: bool) -> None:
+    def __init__(
+        self, reference: ImageReference, image: NewImage, *, overwrite: bool, workdir: Path | None = None
+    ) -> None:
         """Write all blobs.
+
+        Args:
+            reference: The layout and the tag.
+            image: What is written.
+            overwrite: Whether the tag may be taken from another image.
+            workdir: A directory whose files are ours and don't change any more: on the same disk they are linked
+                instead of copied.
 
         Raises:
             UserError: The directory can't be written.
@@ -89,6 +98,7 @@ class StagedLayout(StagedImage):
         self._path = reference.path
         self._tag = reference.tag or "latest"
         self._overwrite = overwrite
+        self._workdir = workdir
         self._made = not self._path.exists()
         self._staging: Path | None = None
         try:
@@ -111,7 +121,27 @@ class StagedLayout(StagedImage):
         file = self._staging / digest.removeprefix("sha256:")
         if file.exists():
             return  # the image has this layer twice
-        write_file(file, content)
+        if isinstance(content, bytes) or not self._linked(content, file):
+            write_file(file, content)
+
+    def _linked(self, content: Extent, file: Path) -> bool:
+        """Give a whole file of the working directory one more name; return whether that was possible."""
+        if self._workdir is None or not content.source.is_relative_to(self._workdir):
+            return False
+        if content.offset or content.size != content.source.stat().st_size:
+            return False
+        try:
+            file.hardlink_to(content.source)
+        except OSError:
+            return False
+        with writing(file):
+            file.chmod(0o644)
+            descriptor_ = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor_)
+            finally:
+                os.close(descriptor_)
+        return True
 
     def _publish(self) -> None:
         assert self._staging is not None

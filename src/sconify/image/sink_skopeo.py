@@ -45,7 +45,7 @@ class StagedBySkopeo(StagedImage):
         try:
             with scratch_directory(workdir, prefix="sink-") as scratch:
                 layout = ImageReference(transport=Transport.OCI, path=scratch / "layout", tag="image")
-                StagedLayout(layout, image, overwrite=False).commit()
+                StagedLayout(layout, image, overwrite=False, workdir=workdir).commit()
                 self._removable = reference.transport is not Transport.REGISTRY and not skopeo.exists(self._staged)
                 skopeo.copy(str(layout), self._staged, options=registry.flags(reference, prefix="dest-"))
         except BaseException as error:

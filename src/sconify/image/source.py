@@ -17,7 +17,8 @@ from sconify.image import skopeo
 from sconify.image.archive import read_archive
 from sconify.image.config import ImageConfig
 from sconify.image.engine import Engine, ImageNotFoundError
-from sconify.image.layer import Layer, open_layers
+from sconify.image.foreign import foreign_layers
+from sconify.image.layer import DEFAULT_MAX_SIZE, Layer, open_layers
 from sconify.image.layout import Find, StoredImage, read_layout
 from sconify.image.model import Extent
 from sconify.image.reference import ImageReference, Transport
@@ -69,6 +70,7 @@ def open_image(
     workdir: Path,
     progress: Progress | None = None,
     registry: RegistryAccess = DEFAULT_ACCESS,
+    max_size: int = DEFAULT_MAX_SIZE,
 ) -> Image:
     """Open an image for reading.
 
@@ -77,20 +79,24 @@ def open_image(
         workdir: An existing directory with room for the image, uncompressed.
         progress: Is told how far it is, possibly from several threads.
         registry: How registries are reached.
+        max_size: Bytes of all its layers, uncompressed.
 
     Returns:
         The image. Close it when its contents are no longer needed.
 
     Raises:
-        UserError: There is no such image, or it can't be used (another platform, encrypted layers).
+        UserError: There is no such image, or it can't be used (another platform, encrypted or foreign layers, more than
+            ``max_size`` bytes).
         UntrustedDataError: It is malformed or a digest is wrong.
         ServiceError: The engine, the registry or the disk fails.
     """
     report = progress or _silent
     with _scratch(workdir) as scratch:
-        found, stored = _find(reference, scratch, report, registry)
+        found, stored = _find(reference, _Opening(scratch, report, registry, max_size))
         total = sum(layer.blob.size for layer in stored.layers)
-        opened = open_layers(stored.layers, workdir=scratch, label=str(found), progress=_Counter(report, total).add)
+        opened = open_layers(
+            stored.layers, workdir=scratch, label=str(found), progress=_Counter(report, total).add, max_size=max_size
+        )
         root = RootFileSystem.from_layers(
             [(f"layer {item.layer.diff_id} of {found}", item.archive) for item in opened], workdir=scratch
         )
@@ -104,6 +110,16 @@ def open_image(
             size=sum(item.archive.size for item in opened),
             scratch=scratch,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """How an image is opened: the arguments of ``open_image``."""
+
+    scratch: Path
+    report: Progress
+    registry: RegistryAccess
+    max_size: int
 
 
 def _silent(_step: str, _done: int, _total: int | None) -> None:
@@ -135,18 +151,16 @@ def _scratch(workdir: Path) -> Iterator[Path]:
         raise
 
 
-def _find(
-    reference: ImageReference, scratch: Path, report: Progress, registry: RegistryAccess
-) -> tuple[ImageReference, StoredImage]:
+def _find(reference: ImageReference, how: _Opening) -> tuple[ImageReference, StoredImage]:
     if reference.transport is not Transport.LOCAL:
-        return reference, _open(reference, scratch, report, registry)
+        return reference, _open(reference, how)
     misses: list[str] = []
     candidates = [reference.at(Transport.DOCKER_DAEMON)]
     if skopeo.available():
         candidates += [*_in_podman(reference), reference.at(Transport.REGISTRY)]
     for candidate in candidates:
         try:
-            return candidate, _open(candidate, scratch, report, registry)
+            return candidate, _open(candidate, how)
         except (ImageNotFoundError, ServiceError) as error:
             misses.append(error.what)
     raise UserError(
@@ -164,33 +178,39 @@ def _in_podman(reference: ImageReference) -> list[ImageReference]:
     return [dataclasses.replace(stored, name=f"localhost/{reference.name}"), stored]
 
 
-def _open(reference: ImageReference, scratch: Path, report: Progress, registry: RegistryAccess) -> StoredImage:
-    report(f"read {reference}", 0, None)
+def _open(reference: ImageReference, how: _Opening) -> StoredImage:
+    scratch, registry = how.scratch, how.registry
+    how.report(f"read {reference}", 0, None)
     if reference.transport is Transport.DOCKER_DAEMON:
-        return _open_engine(reference, scratch, report)
+        return _open_engine(reference, how)
     if reference.path is None:
         copied = scratch / "copied"
         skopeo.copy(str(reference), f"oci:{copied}:image", options=registry.flags(reference, prefix="src-"))
-        return read_layout(_files_of(copied), label=str(reference), tag="image", digest=None)
+        fetch = foreign_layers(scratch, registry)
+        return read_layout(_files_of(copied), label=str(reference), tag="image", digest=None, fetch=fetch)
     if reference.transport is Transport.OCI:
         if not reference.path.is_dir():
             raise ImageNotFoundError(f"{reference.path} is no directory", remedy="give oci:PATH of an OCI image layout")
-        return read_layout(_files_of(reference.path), label=str(reference), tag=reference.tag, digest=reference.digest)
+        return read_layout(
+            _files_of(reference.path), label=str(reference), tag=reference.tag, digest=reference.digest,
+            fetch=foreign_layers(scratch, registry),
+        )  # fmt: skip
     if not reference.path.is_file():
         raise ImageNotFoundError(f"{reference.path} is no file", remedy=f"give {reference.transport.value}:PATH")
     return read_archive(
-        reference.path, label=str(reference), workdir=scratch, tag=reference.tag, digest=reference.digest
-    )
+        reference.path, label=str(reference), workdir=scratch, tag=reference.tag, digest=reference.digest,
+        fetch=foreign_layers(scratch, registry), max_size=how.max_size,
+    )  # fmt: skip
 
 
-def _open_engine(reference: ImageReference, scratch: Path, report: Progress) -> StoredImage:
-    archive = scratch / "saved.tar"
+def _open_engine(reference: ImageReference, how: _Opening) -> StoredImage:
+    archive = how.scratch / "saved.tar"
     engine = Engine()
     try:
-        engine.save(reference.where, archive, progress=lambda done: report(f"read {reference}", done, None))
+        engine.save(reference.where, archive, progress=lambda done: how.report(f"read {reference}", done, None))
     finally:
         engine.close()
-    return read_archive(archive, label=str(reference), workdir=scratch)
+    return read_archive(archive, label=str(reference), workdir=how.scratch, max_size=how.max_size)
 
 
 def _files_of(directory: Path) -> Find:

@@ -169,4 +169,4 @@ class _Packer:
     def _begin(self, first: Entry) -> int:
         file = f"{self._program}/{PACKS_SECTION}/{self._count}"
         self._count += 1
-        return self._builder.add_pack(os.fsencode(first.path), os.fsencode(file), self._output, start=ROOM)
+        return self._builder.add_pack(os.fsencode(first.path), os.fsencode(file), self._output, gap=ROOM)

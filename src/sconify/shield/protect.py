@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sconify import _shield
 from sconify.errors import ServiceError, UntrustedDataError
-from sconify.image.model import Entry, EntryType
+from sconify.image.layer_in_place import LAYER_GAP
+from sconify.image.model import Entry, EntryType, Extent
 from sconify.shield.plan import Plan, PlannedEntry
 from sconify.shield.regions import Region, RegionKind, RegionMap
 
@@ -33,6 +34,13 @@ class BuiltFile:
 
     image_path: str
     file: Path
+    gap: int = 0
+    """Bytes at the start of ``file`` that are not its own but wait for the headers of a layer."""
+
+    @property
+    def content(self) -> Extent:
+        """The file's own bytes."""
+        return Extent(self.file, self.gap, self.file.stat().st_size - self.gap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,7 @@ class ProtectedFileSystem:
     @property
     def size(self) -> int:
         """Bytes of the index and the packs."""
-        return sum(built.file.stat().st_size for built in (self.index, *self.packs))
+        return sum(built.content.size for built in (self.index, *self.packs))
 
 
 def protect(plan: Plan, *, key: bytes, work: Path, progress: Callable[[int], None]) -> ProtectedFileSystem:
@@ -68,9 +76,9 @@ def protect(plan: Plan, *, key: bytes, work: Path, progress: Callable[[int], Non
     for region in plan.regions:
         builder.add_region(os.fsencode(region.prefix), region.kind.value, region.reason)
     for name in dict.fromkeys(_pack_of(plan, region) for region in plan.regions if _is_packed(plan, region)):
-        pack = BuiltFile(f"{DIRECTORY}/pack{len(built)}", work / f"pack{len(built)}")
+        pack = BuiltFile(f"{DIRECTORY}/pack{len(built)}", work / f"pack{len(built)}", gap=LAYER_GAP)
         built.append(pack)
-        packs[name] = builder.add_pack(os.fsencode(name), os.fsencode(pack.image_path), str(pack.file))
+        packs[name] = builder.add_pack(os.fsencode(name), os.fsencode(pack.image_path), str(pack.file), gap=pack.gap)
     regions = RegionMap(plan.regions)
 
     def pack_of(planned: PlannedEntry) -> int | None:

@@ -307,3 +307,13 @@ def test_a_master_key_of_a_key_management_service(
     with running_cas(tmp_path / "state", option) as again:
         assert again.output[0] == own.output[0]
     assert "can't be used" in shell(*serve, "--master-key-url=http://127.0.0.1:1/", code=4)[1]
+
+
+def test_encrypted_sessions(attested: Shell, name: str) -> None:
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", attested.home / "k.pem"], check=True)
+    (attested.home / "k.pem").chmod(0o600)
+    (attested.home / "s.yml").write_text(session_text(name, extra="access_policy: {read: ANY}"))
+    attested("-o", "sealed.jwe", "session", "encrypt", "--sign", "k.pem", "s.yml")
+    assert name not in (attested.home / "sealed.jwe").read_text()
+    assert re.fullmatch("[0-9a-f]{64}\n", attested("session", "upload", "sealed.jwe")[0])
+    assert name in attested("session", "read", name)[0]

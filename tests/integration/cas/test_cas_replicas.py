@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -138,3 +139,34 @@ def test_a_replica_that_is_killed_is_not_missed(
         extra.kill()
     assert client.read(name).body["hash"] == created
     assert replicas[1].enclave(f"{name}/web").attest().status == 200
+
+
+def test_a_certificate_that_was_renewed_is_the_same_at_all_replicas(
+    replicas: list[RunningCas], client: Client, name: str
+) -> None:
+    extra = (
+        "secrets:\n  - {name: k, kind: private-key}\n"
+        "  - {name: ca, kind: x509-ca, private_key: k, valid_for: 12s}\n"
+        "  - {name: c, kind: x509, private_key: k, issuer: ca, valid_for: 12s, export_public: true}\n"
+    )
+    assert client.upload(session_text(name, extra=extra)).status == 201
+    path = f"/v1/values/session={name},secret=c"
+    first = client.request(path).body["value"]
+    time.sleep(8.5)  # two thirds of 12 s are over
+    for _ in range(5):  # in the meantime they may be over once more
+        values = [client.at(replica.client_port).request(path).body["value"] for replica in replicas]
+        if len(set(values)) == 1:
+            break
+    assert len(set(values)) == 1
+    assert values[0] != first
+
+
+def test_wrong_passwords_are_counted_by_all_replicas_together(
+    replicas: list[RunningCas], client: Client, name: str
+) -> None:
+    otp = "security: {attestation: {tolerate: [simulated-platform], one_time_password_shared_secret: %s}}" % ("A" * 32)
+    text = session_text(name)
+    assert client.upload(text[: text.index("security:")] + otp).status == 201
+    # Of 24 at least 12 are in one step of time; each replica alone sees eight.
+    reasons = [replicas[number % REPLICAS].enclave(f"{name}/web@000000").attest().message for number in range(24)]
+    assert any("too many" in reason for reason in reasons)

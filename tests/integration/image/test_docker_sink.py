@@ -88,7 +88,7 @@ def test_a_taken_tag_is_refused_and_may_be_overwritten(repository: str, run: Run
     with pytest.raises(UserError, match="exists already") as caught:
         stage(text, content=b"second")
     assert "--overwrite" in (caught.value.remedy or "")
-    with pytest.raises(UserError, match="meanwhile"), late:
+    with pytest.raises(UserError, match="was made by someone else meanwhile"), late:
         late.commit()
     assert content_of(text, tmp_path) == b"first"
     staged = stage(text, content=b"second", overwrite=True)

@@ -166,3 +166,26 @@ def test_what_is_measured_is_what_the_hardware_says() -> None:
     assert isinstance(body, VerifiedQuote)
     assert isinstance(body.body, SgxReport)
     assert body.body.mrenclave.hex() == GOOD
+
+
+def quoting_enclave(kind: str, platforms: str) -> None:
+    session = parse_session(
+        'name: a\nversion: "0.3"\n'
+        f"services: [{{name: s, command: p, attestation: {{mrenclave: {GOOD}}}, platforms: [{platforms}]}}]\n"
+        "security: {attestation: {tolerate: [simulated-platform]}}"
+    )
+    judge(evidence(kind), service=session.services[0], security=session.security, mode=Mode.DEBUG, at=NOW)
+
+
+def test_platforms_name_the_quoting_enclaves_that_count() -> None:
+    quoting_enclave("sgx", f"INTEL_QE_ID:{'11' * 16}, INTEL_QE_ID:{'00' * 16}")
+    with pytest.raises(UntrustedDataError, match=f"check quoting enclave: got INTEL_QE_ID:{'00' * 16}, expected"):
+        quoting_enclave("sgx", f"INTEL_QE_ID:{'11' * 16}")
+    with pytest.raises(UntrustedDataError, match="got simulated evidence, which has none"):
+        quoting_enclave("simulated", f"INTEL_QE_ID:{'00' * 16}")
+
+
+def test_the_id_of_a_quoting_enclave_is_the_first_half_of_what_the_header_has_of_the_user() -> None:
+    quote = bytearray(PKI.quote(sgx_body()))
+    quote[28:48] = bytes(range(20))
+    assert Quote.parse(bytes(quote)).qe_id == bytes(range(16))

@@ -16,6 +16,7 @@ from sconify.cas.audit import AuditLog
 from sconify.cas.catalog import Catalog
 from sconify.cas.keys import load_cas_key
 from sconify.cas.master_key import FileMasterKey
+from sconify.cas.renewals import Renewals
 from sconify.cas.resolution import Resolver
 from sconify.cas.sessions import Sessions
 from sconify.cas.store import Store
@@ -36,7 +37,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessions]:
     audit = AuditLog(
         directory / "audit", signing_key=Ed25519PrivateKey.from_private_bytes(bytes(32)), cas_key=load_cas_key(store)
     )
-    yield Sessions(store, catalog=catalog, resolver=Resolver(catalog), audit=audit)
+    yield Sessions(store, catalog=catalog, resolver=Resolver(catalog, renewals=Renewals(store)), audit=audit)
     store.close()
 
 

@@ -77,7 +77,7 @@ def test_what_is_wrong_is_named_with_its_line(old: str, new: str, what: str, rem
 
 
 def test_no_mapping_is_refused() -> None:
-    with pytest.raises(UserError, match="no mapping"):
+    with pytest.raises(UserError, match="is no mapping of options"):
         parse_config("- a\n", sconify_image, source="file")
 
 

@@ -140,7 +140,7 @@ def test_a_name_that_was_taken_meanwhile_is_refused(place: Path, tmp_path: Path,
     first, second = stage(form.format(place)), stage(form.format(place), content=b"second")
     first.commit()
     before = {name: data for name, data in tree(place).items() if "/." not in f"/{name}"}
-    with pytest.raises(UserError, match="meanwhile"), second:
+    with pytest.raises(UserError, match="was made by someone else meanwhile"), second:
         second.commit()
     assert tree(place) == before
     assert content_of(form.format(place), tmp_path) == b"hello"

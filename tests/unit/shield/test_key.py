@@ -25,7 +25,7 @@ def test_other_content_is_refused_without_showing_it(tmp_path: Path, text: str) 
     file = tmp_path / "key"
     file.write_text(text)
     file.chmod(0o600)
-    with pytest.raises(UserError, match="64 hex digits") as caught:
+    with pytest.raises(UserError, match="holds no key: expected 64 hex digits") as caught:
         file_system_key(file)
     assert not text or text not in caught.value.diagnostics()
 
@@ -34,11 +34,11 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("ab" * 32)
     file.chmod(0o640)
-    with pytest.raises(UserError, match="got mode 0640, expected 0600") as caught:
+    with pytest.raises(UserError, match="is open to other users: got mode 0640, expected 0600") as caught:
         file_system_key(file)
     assert caught.value.remedy == f"chmod 600 {file}"
 
 
 def test_a_missing_key_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="can't be read: No such file"):
         file_system_key(tmp_path / "none")

@@ -1,4 +1,4 @@
-//! Memory files that are filled in place.
+//! Memory files that are changed in place.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::{ptr, slice};
@@ -7,14 +7,14 @@ use rustix::io::Errno;
 
 use super::last_error;
 
-/// Lets `fill` write the content of a file through a shared mapping of its first `size` bytes.
+/// Lets `edit` change the first `size` bytes of a file, all of which it has, where they stand.
 ///
 /// # Errors
-/// `ENOMEM` if it can't be mapped; whatever `fill` returns is the inner result.
-pub fn fill<T>(
+/// `ENOMEM` if it can't be mapped; whatever `edit` returns is the inner result.
+pub fn edit<T>(
     file: BorrowedFd,
     size: usize,
-    fill: impl FnOnce(&mut [u8]) -> T,
+    edit: impl FnOnce(&mut [u8]) -> T,
 ) -> Result<T, Errno> {
     // SAFETY: a new mapping at an address of the kernel's choice; its result is checked.
     let address = unsafe {
@@ -31,7 +31,7 @@ pub fn fill<T>(
         return Err(last_error());
     }
     // SAFETY: the mapping is `size` bytes long, and nobody else has the file: it was made by the caller and is not yet released.
-    let result = fill(unsafe { slice::from_raw_parts_mut(address.cast(), size) });
+    let result = edit(unsafe { slice::from_raw_parts_mut(address.cast(), size) });
     // SAFETY: the mapping made above; the slice is no longer used.
     unsafe { libc::munmap(address, size) };
     Ok(result)

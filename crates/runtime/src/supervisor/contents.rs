@@ -1,17 +1,18 @@
 //! Verified contents in memory files: made at the first use, shared by all that open them, dropped when nobody does and memory runs short.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use rustix::fs::{
-    fallocate, fcntl_add_seals, fstat, memfd_create, open, openat2, FallocateFlags, FileType,
-    MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags, CWD,
+    fcntl_add_seals, fstat, memfd_create, open, openat2, FileType, MemfdFlags, Mode, OFlags,
+    ResolveFlags, SealFlags, CWD,
 };
-use rustix::io::{pread, Errno};
-use sconify_shield::{read_plain, EntryId, Kind, ShieldError, Storage};
+use rustix::io::{pread, pwrite, Errno};
+use sconify_shield::{EntryId, Kind, ShieldError, Storage, CHUNK_SIZE};
 
 use crate::failure::Failure;
 use crate::kernel::mapping;
@@ -23,8 +24,6 @@ use super::program::{self, Interpreter};
 use super::tree::{Name, Node, Tree};
 use super::writable::{self, Content, Inode};
 
-/// Contents up to this size are decrypted into a buffer and written: cheaper than the page faults of a fresh mapping.
-const WRITTEN_AT_ONCE: u64 = 1 << 20;
 /// Longest name that the kernel takes for a memory file.
 const NAME_LIMIT: usize = 249;
 
@@ -85,6 +84,8 @@ pub struct Contents {
     slots: Mutex<HashMap<(u64, Form), Slot>>,
     /// Files of writable regions whose first content is being decrypted.
     loading: Mutex<HashMap<Inode, Arc<Mutex<()>>>>,
+    /// How the packed programs that were asked for want to be started.
+    interpreters: Mutex<HashMap<EntryId, Interpreter>>,
     /// Which node a memory file shows, by the file's inode number, and in which form.
     nodes: RwLock<HashMap<u64, (Node, Form)>>,
     /// The device number of memory files.
@@ -107,6 +108,7 @@ impl Contents {
             packs,
             slots: Mutex::default(),
             loading: Mutex::default(),
+            interpreters: Mutex::default(),
             nodes: RwLock::default(),
             device: fstat(create(b"probe")?)?.st_dev,
             used: AtomicU64::new(0),
@@ -116,15 +118,13 @@ impl Contents {
         })
     }
 
-    /// The verified content of a node, in no memory file.
+    /// The verified content of a node, as a whole.
     ///
     /// # Errors
     /// As [`Contents::get`].
     pub fn plaintext(&self, tree: &Tree, node: Node) -> Result<Vec<u8>, Errno> {
-        let mut text = vec![0; tree.metadata(node).size as usize];
-        self.read(tree, node, &mut text)
-            .map_err(|error| failed(tree, node, &error))?;
-        Ok(text)
+        let file = self.get(tree, node, Form::Data)?;
+        Ok(file.bytes(0, tree.metadata(node).size as usize))
     }
 
     /// Whether this is the device of memory files.
@@ -246,14 +246,14 @@ impl Contents {
     fn make(&self, tree: &Tree, node: Node, form: Form) -> Result<MemoryFile, ContentError> {
         let metadata = tree.metadata(node);
         let draft = create(&tree.path(node))?;
-        match form {
-            Form::Data => self.fill(tree, node, &draft)?,
-            Form::Program(loader) => {
-                let data = self.get(tree, node, Form::Data)?;
-                let mut content = data.bytes(0, metadata.size as usize);
-                program::redirect_interpreter(&mut content, loader)?;
-                write(&draft, &content)?;
-            }
+        // Anything else has no content: its memory file is what can be held in its place.
+        if metadata.is(FileType::RegularFile) {
+            self.fill(tree, node, &draft)?;
+        }
+        if let Form::Program(loader) = form {
+            mapping::edit(draft.as_fd(), metadata.size as usize, |content| {
+                program::redirect_interpreter(content, loader)
+            })??;
         }
         let status = fstat(&draft)?;
         let file = seal(&draft)?;
@@ -268,53 +268,43 @@ impl Contents {
         })
     }
 
-    /// Fills a new file with the content of a node.
+    /// Fills a new file with the content of a node. It is written, not mapped: that spares clearing the pages, and their faults.
     fn fill(&self, tree: &Tree, node: Node, file: &OwnedFd) -> Result<(), ContentError> {
-        let size = tree.metadata(node).size;
-        if size > WRITTEN_AT_ONCE {
-            // Reserved first: a page that can't be had during the mapped write would end this process.
-            fallocate(file, FallocateFlags::empty(), 0, size)?;
-            return mapping::fill(file.as_fd(), size as usize, |target| {
-                self.read(tree, node, target)
-            })?;
-        }
-        let mut content = vec![0; size as usize];
-        self.read(tree, node, &mut content)?;
-        Ok(write(file, &content)?)
-    }
-
-    fn read(&self, tree: &Tree, node: Node, target: &mut [u8]) -> Result<(), ContentError> {
         let entry = match node {
-            Node::Entry(id) => tree.index().entry(id),
-            Node::Injected(number) => {
-                target.copy_from_slice(tree.injected_content(number));
-                return Ok(());
-            }
-            Node::Writable(inode) => match tree.writable.pristine(inode) {
-                Some(id) => tree.index().entry(id),
-                None => {
-                    let file = self.writable(tree, inode)?;
-                    let mut done = 0;
-                    while done < target.len() {
-                        match pread(&*file, &mut target[done..], done as u64)? {
-                            0 => break,
-                            count => done += count,
-                        }
-                    }
-                    return Ok(());
-                }
-            },
+            Node::Entry(id) => Some(id),
+            Node::Writable(inode) => tree.writable.pristine(inode),
+            Node::Injected(_) => None,
         };
-        match entry.kind() {
-            Kind::File {
-                storage: Storage::Packed { pack, offset },
-                ..
-            } => self.packs.read(tree.index(), entry, (pack, offset), target),
-            Kind::File {
-                storage: Storage::Plain { .. },
-                ..
-            } => Ok(read_plain(entry, &open_regular(entry.path())?, target)?),
-            _ => Err(ContentError::Kernel(Errno::ACCESS)),
+        if let Some(id) = entry {
+            let refused = OnceLock::new();
+            let sink = |offset, piece: &[u8]| {
+                write(file, offset, piece).map_err(|error| {
+                    let _ = refused.set(error);
+                    error.into()
+                })
+            };
+            let copied = self.packs.copy(tree.index(), tree.index().entry(id), &sink);
+            // A lack of memory is no damage.
+            return refused.get().map_or(copied, |&error| Err(error.into()));
+        }
+        let inode = match node {
+            Node::Injected(number) => {
+                return Ok(write(file, 0, tree.injected_content(number))?);
+            }
+            Node::Writable(inode) => inode,
+            Node::Entry(_) => return Err(ContentError::Kernel(Errno::IO)),
+        };
+        let source = self.writable(tree, inode)?;
+        let mut piece = vec![0; CHUNK_SIZE];
+        let mut done = 0;
+        loop {
+            match pread(&*source, &mut piece, done)? {
+                0 => return Ok(()),
+                count => {
+                    write(file, done, &piece[..count])?;
+                    done += count as u64;
+                }
+            }
         }
     }
 
@@ -323,8 +313,43 @@ impl Contents {
     /// # Errors
     /// `EIO` as [`Contents::get`], `ENOEXEC` if it is nothing that can be started.
     pub fn interpreter(&self, tree: &Tree, node: Node) -> Result<Interpreter, Errno> {
-        let data = self.get(tree, node, Form::Data)?;
-        program::interpreter(|offset, length| data.bytes(offset, length))
+        let entry = tree.entry(node).filter(|entry| {
+            matches!(
+                entry.kind(),
+                Kind::File {
+                    storage: Storage::Packed { .. },
+                    ..
+                }
+            )
+        });
+        let Some(entry) = entry else {
+            // It is verified as a whole or not at all, and may change.
+            let data = self.get(tree, node, Form::Data)?;
+            return program::interpreter(|offset, length| data.bytes(offset, length));
+        };
+        let known = || {
+            self.interpreters
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some(found) = known().get(&entry.id()) {
+            return Ok(found.clone());
+        }
+        // A few pieces of it tell; as a whole it is wanted in another form.
+        let failure = OnceCell::new();
+        let found = program::interpreter(|offset, length| {
+            let piece = self.packs.piece(tree.index(), entry, offset, length);
+            piece.unwrap_or_else(|error| {
+                let _ = failure.set(failed(tree, node, &error));
+                Vec::new()
+            })
+        });
+        if let Some(&error) = failure.get() {
+            return Err(error);
+        }
+        let found = found?;
+        known().insert(entry.id(), found.clone());
+        Ok(found)
     }
 
     /// Bytes that a file counts for: at least so many that the descriptors suffice for the budget.
@@ -444,7 +469,7 @@ fn create(path: &[u8]) -> Result<OwnedFd, Errno> {
 /// What making a memory file gives.
 pub fn blank_program() -> Result<OwnedFd, Errno> {
     let draft = create(b"blank")?;
-    write(&draft, &program::blank())?;
+    write(&draft, 0, &program::blank())?;
     seal(&draft)
 }
 
@@ -461,10 +486,11 @@ fn seal(draft: &OwnedFd) -> Result<OwnedFd, Errno> {
     )
 }
 
-fn write(file: &OwnedFd, mut bytes: &[u8]) -> Result<(), Errno> {
+fn write(file: &OwnedFd, mut offset: u64, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
-        let count = rustix::io::write(file, bytes)?;
+        let count = pwrite(file, bytes, offset)?;
         bytes = &bytes[count..];
+        offset += count as u64;
     }
     Ok(())
 }

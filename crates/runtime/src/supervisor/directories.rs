@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use rustix::fs::{openat2, seek, tell, FileType, Mode, OFlags, ResolveFlags, SeekFrom, CWD};
 use rustix::io::Errno;
@@ -98,7 +99,17 @@ impl Directories {
     /// Drops the duplicates of a directory, whose open files then are the program's alone.
     fn release(&self, directory: Node) {
         let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        registry.kept.retain(|kept| kept.directory != directory);
+        let (released, kept) = std::mem::take(&mut registry.kept)
+            .into_iter()
+            .partition::<Vec<_>, _>(|kept| kept.directory == directory);
+        registry.kept = kept;
+        drop(registry);
+        for Kept { file, .. } in released {
+            // The worker that gave it to the program drops its own in a moment.
+            while Arc::strong_count(&file) > 1 {
+                thread::yield_now();
+            }
+        }
     }
 }
 

@@ -121,9 +121,6 @@ pub fn readlink(call: &Call, directory: i32, path: usize, buffer: usize, size: u
         return Err(Errno::INVAL);
     }
     let path = call.path(path)?;
-    if path.is_empty() {
-        return Ok(Answer::Pass);
-    }
     let answer = |target: &[u8]| {
         let count = target.len().min(size as usize);
         call.write(call.address(buffer), &target[..count])?;
@@ -131,7 +128,18 @@ pub fn readlink(call: &Call, directory: i32, path: usize, buffer: usize, size: u
     };
     let shown =
         |path: &[u8]| procfs::shown_target(call, path).map(|node| call.shield.tree.path(node));
-    match call.locate(directory, &path, false)? {
+    let target = if path.is_empty() {
+        // The link that a descriptor stands for.
+        match call.node_of_descriptor(directory) {
+            Some(node) if call.shield.tree.metadata(node).is(FileType::Symlink) => {
+                Target::Node(node)
+            }
+            _ => return Ok(Answer::Pass),
+        }
+    } else {
+        call.locate(directory, &path, false)?
+    };
+    match target {
         Target::Node(Node::Entry(id)) => match call.shield.tree.index().entry(id).kind() {
             Kind::Symlink { target } => answer(target),
             _ => Err(Errno::INVAL),

@@ -161,7 +161,7 @@ fn open_node(call: &Call, node: Node, wanted: Wanted) -> Reply {
     let kind = FileType::from_raw_mode(metadata.mode);
     check_type(kind, wanted)?;
     match kind {
-        FileType::Symlink => return Err(Errno::LOOP),
+        FileType::Symlink => return hold(call, node, wanted),
         FileType::Directory if wanted.is_unnamed() => return Err(Errno::ROFS),
         FileType::Directory | FileType::RegularFile => {}
         // Device nodes and pipes of an image mean the host's devices.
@@ -186,6 +186,14 @@ fn open_node(call: &Call, node: Node, wanted: Wanted) -> Reply {
     // These show in F_GETFL; none of them changes what a regular file gives.
     let kept = wanted.flags & (OFlags::NONBLOCK | OFlags::NOATIME | OFlags::APPEND);
     call.give(file.reopen(OFlags::RDONLY | kept)?, close_on_exec)
+}
+
+/// Gives the caller something that stands for a link, a pipe or a socket itself: the kernel injects no `O_PATH` descriptors.
+fn hold(call: &Call, node: Node, wanted: Wanted) -> Reply {
+    let shield = call.shield;
+    let file = shield.contents.get(&shield.tree, node, Form::Data)?;
+    let close_on_exec = wanted.flags.contains(OFlags::CLOEXEC);
+    call.give(file.reopen(OFlags::RDONLY)?, close_on_exec)
 }
 
 fn open_writable(call: &Call, inode: Inode, spot: Option<Spot>, wanted: Wanted) -> Reply {
@@ -220,8 +228,7 @@ fn open_writable(call: &Call, inode: Inode, spot: Option<Spot>, wanted: Wanted) 
         }
         FileType::Fifo if !wanted.only_names() => pipe::open(call, inode, wanted.flags),
         FileType::Socket if !wanted.only_names() => Err(Errno::NXIO),
-        // A link, a pipe or a socket itself can't be held without opening it.
-        _ => Err(Errno::LOOP),
+        _ => hold(call, node, wanted),
     }
 }
 

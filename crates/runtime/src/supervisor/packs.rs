@@ -1,12 +1,13 @@
 //! The packs on the disk, opened at their first use. Small files share chunks, and programs open the files of a directory together: so the last chunks are kept.
 
 use std::collections::VecDeque;
+use std::io;
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::available_parallelism;
 
 use rustix::io::Errno;
-use sconify_shield::{Entry, Index, PackReader, CHUNK_SIZE};
+use sconify_shield::{copy_plain, Entry, Index, Kind, PackReader, Storage, CHUNK_SIZE};
 
 use super::contents::{open_regular, ContentError};
 use super::embedded::{EmbeddedPacks, PackSource};
@@ -14,7 +15,7 @@ use super::embedded::{EmbeddedPacks, PackSource};
 /// How many decrypted chunks are kept, 8 MiB: an interpreter at its start goes to and fro between the modules of some directories.
 const KEPT: usize = 128;
 /// Files up to this size are taken from kept chunks; bigger ones share little with others.
-const SMALL: usize = 2 * CHUNK_SIZE;
+const SMALL: u64 = 2 * CHUNK_SIZE as u64;
 
 type Chunk = Arc<Vec<u8>>;
 
@@ -37,25 +38,86 @@ impl Packs {
         }
     }
 
-    /// Fills `target` with the content of a file that stands at `offset` of a pack.
+    /// Hands the content of a file to `sink`, piece after piece with its offset, in no order.
     ///
     /// # Errors
-    /// If the pack can't be opened or does not verify; `target` is worthless then.
-    pub fn read(
+    /// If the file, or its pack, can't be opened or does not verify, or `sink` fails; what `sink` got is worthless then.
+    pub fn copy(
         &self,
         index: &Index,
         entry: Entry<'_>,
-        (pack, offset): (u32, u64),
-        target: &mut [u8],
+        sink: &(dyn Fn(u64, &[u8]) -> io::Result<()> + Sync),
     ) -> Result<(), ContentError> {
-        let reader = self.reader(index, pack)?;
-        if target.len() > SMALL {
-            let threads = available_parallelism().map_or(1, NonZero::get);
-            return Ok(reader.read_file(entry, target, threads)?);
+        match entry.kind() {
+            Kind::File {
+                size,
+                storage: Storage::Packed { pack, offset },
+            } => {
+                let reader = self.reader(index, pack)?;
+                if size > SMALL {
+                    let threads = available_parallelism().map_or(1, NonZero::get);
+                    return Ok(reader.copy_file(entry, threads, sink)?);
+                }
+                self.pieces(reader, (pack, offset), size, |done, piece| {
+                    sink(done, piece).map_err(|_| Errno::IO.into())
+                })
+            }
+            Kind::File {
+                storage: Storage::Plain { .. },
+                ..
+            } => Ok(copy_plain(entry, &open_regular(entry.path())?, sink)?),
+            _ => Err(ContentError::Kernel(Errno::ACCESS)),
         }
+    }
+
+    /// Up to `length` bytes of a packed file from `offset` on; fewer only at the end.
+    ///
+    /// # Errors
+    /// As [`Packs::copy`].
+    pub fn piece(
+        &self,
+        index: &Index,
+        entry: Entry<'_>,
+        offset: u64,
+        length: usize,
+    ) -> Result<Vec<u8>, ContentError> {
+        let Kind::File {
+            size,
+            storage:
+                Storage::Packed {
+                    pack,
+                    offset: start,
+                },
+        } = entry.kind()
+        else {
+            return Err(ContentError::Kernel(Errno::ACCESS));
+        };
+        let length = size.saturating_sub(offset).min(length as u64);
+        let mut bytes = Vec::with_capacity(length as usize);
+        let reader = self.reader(index, pack)?;
+        self.pieces(
+            reader,
+            (pack, start.saturating_add(offset)),
+            length,
+            |_, piece| {
+                bytes.extend_from_slice(piece);
+                Ok(())
+            },
+        )?;
+        Ok(bytes)
+    }
+
+    /// Hands `length` bytes from `offset` of a pack on to `sink`, from kept chunks.
+    fn pieces(
+        &self,
+        reader: &PackReader<PackSource>,
+        (pack, offset): (u32, u64),
+        length: u64,
+        mut sink: impl FnMut(u64, &[u8]) -> Result<(), ContentError>,
+    ) -> Result<(), ContentError> {
         let mut done = 0;
-        while done < target.len() {
-            let at = offset + done as u64;
+        while done < length {
+            let at = offset + done;
             let number = u32::try_from(at / CHUNK_SIZE as u64).map_err(|_| Errno::IO)?;
             let chunk = self.chunk(reader, pack, number)?;
             let start = (at % CHUNK_SIZE as u64) as usize;
@@ -63,9 +125,9 @@ impl Packs {
                 .get(start..)
                 .filter(|bytes| !bytes.is_empty())
                 .ok_or(Errno::IO)?;
-            let count = available.len().min(target.len() - done);
-            target[done..done + count].copy_from_slice(&available[..count]);
-            done += count;
+            let count = available.len().min((length - done) as usize);
+            sink(done, &available[..count])?;
+            done += count as u64;
         }
         Ok(())
     }

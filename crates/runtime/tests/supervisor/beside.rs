@@ -101,13 +101,13 @@ fn commands_run_inside_the_shield_if_the_session_is_in_debug_mode() {
 
     // Who hangs up ends the command.
     let mark = &format!("mark-{}", std::process::id());
-    let mut hanging = asking()
-        .args([&world.path("app/probe"), "sleep", mark])
+    let mut hanging = Command::new(launcher())
+        .args(["sconify:debug", &world.path("app/probe"), "sleep", mark])
         .spawn()
         .unwrap();
     let runs = || {
         let output = Command::new("pgrep")
-            .args(["-f", &format!("probe sleep {mark}$")])
+            .args(["-f", &format!("^[^ ]*/probe sleep {mark}$")])
             .output();
         !output.unwrap().stdout.is_empty()
     };

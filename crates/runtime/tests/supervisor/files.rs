@@ -138,6 +138,7 @@ fn calls_that_pass_the_shield_by_are_refused() {
     assert_eq!(table["open_by_handle_at"], "ENOSYS");
     assert_eq!(table["openat2"], "EINVAL");
     assert_eq!(table["x32"], "ENOSYS");
+    assert_eq!(table["i386"], "ENOSYS");
     assert_eq!(table["mount"], "EPERM");
     assert_eq!(table["unshare"], "EPERM");
 }

@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use super::world;
-use super::world::{flip, make_executable, Plan, World};
+use super::world::{flip, make_executable, Plan, Run, World};
 
 #[test]
 fn what_the_program_is_made_of_is_verified_before_it_starts() {
@@ -270,4 +270,42 @@ fn signals_are_passed_on() {
     .unwrap();
     let code = child.wait().unwrap().code();
     assert!(code == Some(42) || code == Some(124), "{code:?}");
+}
+
+/// With `vm.memfd_noexec` at 2 no memory file can be executed: that is said, instead of a program that fails or never starts.
+#[test]
+fn a_system_without_executable_memory_files_is_named() {
+    let world = world();
+    let launch = world.launcher();
+    let words: Vec<_> = launch
+        .get_args()
+        .map(|word| word.to_str().unwrap())
+        .collect();
+    let program = world.path("app/probe");
+    let command = format!(
+        "mount -t proc proc /proc && echo 2 > /proc/sys/vm/memfd_noexec && exec timeout {} -- {program} {program} exit 0",
+        words.join(" ")
+    );
+    let output = Command::new("unshare")
+        .args([
+            "--pid",
+            "--mount",
+            "--fork",
+            "--kill-child",
+            "/bin/sh",
+            "-c",
+            &command,
+        ])
+        .output()
+        .unwrap();
+    let run = Run::new(output);
+    if run.code() != 125 && !run.log().contains("sconify") && !run.log().contains("launch:") {
+        eprintln!(
+            "skipped: no pid name space with a setting of its own: {}",
+            run.log()
+        );
+        return;
+    }
+    assert_eq!(run.code(), 125, "{}", run.log());
+    assert!(run.log().contains("vm.memfd_noexec"), "{}", run.log());
 }

@@ -92,6 +92,18 @@ pub fn pack(bytes: &[u8]) {
             }
             Err(other) => panic!("{other}"),
         }
+        let sink = |offset: u64, piece: &[u8]| {
+            assert!(
+                content[offset as usize..].starts_with(piece),
+                "other bytes were handed over for {path}"
+            );
+            Ok(())
+        };
+        match reader.copy_file(entry, 2, &sink) {
+            Ok(()) => {}
+            Err(ShieldError::CorruptChunk { file, .. }) => assert_eq!(file, path),
+            Err(other) => panic!("{other}"),
+        }
     }
 }
 

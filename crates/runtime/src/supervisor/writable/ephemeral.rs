@@ -380,6 +380,11 @@ impl FileSystem for Ephemeral {
         let mut state = self.state();
         match state.file(number) {
             Ok(file) if !file.names.is_empty() => {}
+            // The root of a region never has a name.
+            Ok(File {
+                body: Body::Directory(entries),
+                ..
+            }) if entries.parent == number => {}
             Ok(File {
                 body: Body::Directory(_) | Body::Special,
                 ..

@@ -198,3 +198,16 @@ fn all_names_of_a_file_of_the_image_are_known_before_one_is_taken_away() {
     assert!(system.pristine(number).is_some());
     assert_eq!(system.remove(root, b"other", true), Err(Errno::NOTEMPTY));
 }
+
+#[test]
+fn the_root_of_a_region_is_not_forgotten_although_it_has_no_name() {
+    let (system, root) = system(8);
+    let directory = system
+        .create(root, b"directory", &new(Kind::Directory))
+        .unwrap();
+    system.forget(root);
+    assert_eq!(system.metadata(root).unwrap().links, 3);
+    system.remove(root, b"directory", true).unwrap();
+    system.forget(directory);
+    assert_eq!(system.metadata(directory).unwrap_err(), Errno::NOENT);
+}

@@ -47,6 +47,17 @@ void opening(void)
     T(open("dangling", O_RDONLY));
     T(open("dangling", O_CREAT | O_EXCL | O_WRONLY, 0600));
     T(open("dangling", O_NOFOLLOW));
+    T(fd = open("dangling", O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    V(agree("dangling", fd));
+    V(fcntl(fd, F_GETFD));
+    char target[64] = "";
+    V(readlinkat(fd, "", target, sizeof target));
+    S(target);
+    T(openat(fd, "x", O_RDONLY));
+    T(fchmodat(AT_FDCWD, "dangling", 0600, AT_SYMLINK_NOFOLLOW));
+    T(open("dangling", O_PATH | O_NOFOLLOW | O_DIRECTORY));
+    T(open("dangling", O_PATH));
+    close(fd);
     T(open("dangling", O_CREAT | O_WRONLY, 0600));
     SHOW("dangling-target");
     SHOW("dangling");

@@ -51,6 +51,9 @@ void special(void)
         close(fd);
         wait(NULL);
     }
+    T(fd = open("fifo", O_PATH));
+    V(agree("fifo", fd));
+    close(fd);
     T(unlink("fifo"));
 
     struct sockaddr_un where, seen;
@@ -81,6 +84,10 @@ void special(void)
     S(text);
     wait(NULL);
     T(open("socket", O_RDONLY));
+    int held = open("socket", O_PATH);
+    V(held >= 0);
+    V(agree("socket", held));
+    close(held);
     T(rename("socket", "renamed"));
     T(connect(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&where, length));
     length = address(&where, "renamed");
