@@ -13,6 +13,7 @@ from sconify.errors import UserError
 from sconify.image.compression import Compression
 from sconify.image.config import HistoryEntry, ImageConfig
 from sconify.image.layer import Layer
+from sconify.image.layer_around import layer_around
 from sconify.image.layer_in_place import layer_in_place
 from sconify.image.layer_writer import LayerWriter
 from sconify.image.model import Entry, EntryType
@@ -63,7 +64,7 @@ def assemble(
     config = ImageConfig(
         entrypoint=(choice.program.path,),
         env=image_environment(request, authority),
-        user=native.config.user,
+        user=choice.user,
         labels=native.config.labels,
         exposed_ports=native.config.exposed_ports,
         stop_signal=native.config.stop_signal,
@@ -184,10 +185,8 @@ def _binary_layer(
     compression: Compression,
 ) -> Layer:
     if isinstance(protected, EmbeddedFileSystem):
-        # Nearly all of it is ciphertext.
-        writer = LayerWriter(path, epoch=epoch)
-        writer.add_file(program, protected.packs, mode=RUNNABLE, head=binary)
-    else:
-        writer = LayerWriter(path, compression=compression, epoch=epoch)
-        writer.add_bytes(program, binary, mode=RUNNABLE)
+        # Nearly all of it is ciphertext, so it is not compressed.
+        return layer_around(protected.packs, path=program, mode=RUNNABLE, epoch=epoch, head=binary)
+    writer = LayerWriter(path, compression=compression, epoch=epoch)
+    writer.add_bytes(program, binary, mode=RUNNABLE)
     return writer.finish()

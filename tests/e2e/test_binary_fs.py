@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,42 @@ def test_every_other_file_may_be_garbage(
     (tmp_path / "Dockerfile").write_text(f"FROM {EMBEDDED}\nCOPY garbage /\n")
     run("docker", "build", "--quiet", "--tag", "sconify-test/binary-fs:garbage", str(tmp_path))
     answers(start("sconify-test/binary-fs:garbage"), canaries)
+
+
+def test_the_binary_alone_suffices(
+    embedded: dict[str, Any], tmp_path: Path, canaries: Canaries, start: Callable[..., Container]
+) -> None:
+    """Everything else of the image deleted, directories too."""
+    (config,) = json.loads(run("docker", "image", "inspect", EMBEDDED).stdout)
+    variables = "".join(f'ENV {name}="{value}"\n' for name, value in (
+        variable.split("=", 1) for variable in config["Config"]["Env"]
+    ))  # fmt: skip
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {EMBEDDED} AS all\nFROM scratch\nCOPY --from=all {PROGRAM} {PROGRAM}\n{variables}"
+        f'ENTRYPOINT ["{PROGRAM}"]\n'
+    )
+    run("docker", "build", "--quiet", "--tag", "sconify-test/binary-fs:alone", str(tmp_path))
+    answers(start("sconify-test/binary-fs:alone"), canaries)
+
+
+def test_changes_are_gone_at_exit_and_not_on_the_disk(flask_native: str, convert: Convert, tmp_path: Path) -> None:
+    image = "sconify-test/binary-fs:changes"
+    secret = f"changed-{uuid.uuid4().hex}"
+    code = (
+        "import os; print(os.path.exists('/app/new'), os.stat('/app/rest_api.py').st_mode & 0o777); "
+        f"open('/app/rest_api.py', 'a').write('{secret}'); os.chmod('/app/rest_api.py', 0o600); "
+        "os.rename('/app', '/usr/app'); os.mkdir('/app'); os.rename('/usr/app/rest_api.py', '/app/new'); "
+        f"print(open('/app/new').read().endswith('{secret}'), os.listdir('/app')); os.remove('/usr/bin/python3')"
+    )
+    convert(f"--from={flask_native}", f"--to={image}", *SERVICE, f'--command=python3 -c "{code}"')
+    container = run("docker", "create", image).stdout.strip()
+    for _ in range(2):
+        assert run("docker", "start", "--attach", container).stdout == "False 420\nTrue ['new']\n"
+    assert secret not in run("docker", "diff", container).stdout
+    with (tmp_path / "all.tar").open("wb") as archive:
+        subprocess.run(["docker", "export", container], check=True, stdout=archive)
+    run("docker", "rm", container)
+    assert secret.encode() not in (tmp_path / "all.tar").read_bytes()
 
 
 def test_the_hash_is_printed_by_the_container_by_measure_and_by_the_conversion(

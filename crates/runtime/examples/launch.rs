@@ -1,18 +1,22 @@
 //! Runs a program from a protected file system without attestation, for tests and benchmarks: the key is on the command line.
 //!
-//! `launch INDEX KEY TAG [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... [--template PATH]... [--secret NAME=VALUE]... [--volume DIRECTORY]... [--debug] -- PROGRAM ARGV...`
+//! `launch INDEX KEY TAG [--embedded FILE START DIGESTS] [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... [--template PATH]... [--secret NAME=VALUE]... [--volume DIRECTORY]... [--debug] -- PROGRAM ARGV...`
 //!
 //! `launch sconify:debug COMMAND...` runs a command beside the program that was launched with `--debug`.
+//!
+//! With `--embedded`, the packs stand in one file from a place on; a second file has the digests of their chunks.
 
 use std::error::Error as _;
 use std::ffi::CString;
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStringExt;
 use std::process::exit;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sconify_runtime::executor::{
-    Dlopen, Executor, ExitStatus, FileSystem, InjectedFile, Launch, Origin, Template, Templates,
+    Dlopen, Embedded, Executor, ExitStatus, FileSystem, InjectedFile, Launch, Origin, Template,
+    Templates,
 };
 use sconify_runtime::log::{self, Level};
 use sconify_runtime::supervisor::{debugging, Supervisor};
@@ -73,6 +77,11 @@ fn launch() -> Launch {
     };
     loop {
         match &next("--")[..] {
+            b"--embedded" => {
+                let words = ["a file", "a number", "a file"].map(|what| text(next(what)));
+                launch.file_system.origin =
+                    embedded(&launch.file_system, &words).unwrap_or_else(|error| usage(&error));
+            }
             b"--env" => launch.environment.push(c_string(next("NAME=VALUE"))),
             b"--cwd" => launch.working_directory = next("a directory"),
             b"--debug" => launch.debug = true,
@@ -116,6 +125,30 @@ fn launch() -> Launch {
     launch
 }
 
+fn embedded(
+    file_system: &FileSystem,
+    [file, start, digests]: &[String; 3],
+) -> Result<Origin, String> {
+    let Origin::Disk(index) = &file_system.origin else {
+        return Err("--embedded once".to_owned());
+    };
+    let index = String::from_utf8_lossy(index).into_owned();
+    let digests = fs::read(digests).map_err(|error| error.to_string())?;
+    let digests = digests.chunks_exact(32);
+    let file = File::open(file).map_err(|error| error.to_string())?;
+    let end = file.metadata().map_err(|error| error.to_string())?.len();
+    let start = start.parse().map_err(|_| "a number".to_owned())?;
+    Ok(Origin::Embedded(Embedded {
+        index: fs::read(index).map_err(|error| error.to_string())?,
+        digests: digests
+            .map(|digest| digest.try_into().expect("cut to this length"))
+            .collect(),
+        file,
+        packs: start..end,
+        commitment: file_system.key.commitment(),
+    }))
+}
+
 fn pair(text: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
     let equals = text
         .iter()
@@ -155,6 +188,6 @@ fn c_string(bytes: Vec<u8>) -> CString {
 }
 
 fn usage(what: &str) -> ! {
-    eprintln!("launch INDEX KEY TAG [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... [--template PATH]... [--secret NAME=VALUE]... [--volume DIRECTORY]... [--debug] -- PROGRAM ARGV...: {what}");
+    eprintln!("launch INDEX KEY TAG [--embedded FILE START DIGESTS] [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... [--template PATH]... [--secret NAME=VALUE]... [--volume DIRECTORY]... [--debug] -- PROGRAM ARGV...: {what}");
     exit(125);
 }

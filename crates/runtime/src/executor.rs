@@ -1,12 +1,13 @@
 //! The seam behind which a program is launched: the supervisor on plain kernels, an enclave's library OS elsewhere.
 
 use std::ffi::CString;
+use std::fs::File;
+use std::ops::Range;
 
 use sconify_shield::{FileSystemKey, RootTag};
 
 use zeroize::Zeroizing;
 
-use crate::kernel::mapping::Mapping;
 use crate::placeholders::Values;
 use crate::volumes::OpenVolume;
 
@@ -34,8 +35,10 @@ pub struct Embedded {
     pub index: Vec<u8>,
     /// SHA-256 of each chunk of each pack, in their order.
     pub digests: Vec<[u8; 32]>,
-    /// The packs without gaps, in the order of the index.
-    pub packs: Mapping,
+    /// The file of this process.
+    pub file: File,
+    /// Where the packs stand in it, without gaps, in the order of the index.
+    pub packs: Range<u64>,
     /// What only the right file system key has.
     pub commitment: [u8; 32],
 }

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::process::ExitCode;
@@ -14,7 +13,6 @@ use sconify_runtime::attest::{attest, Cas, Claim, Las, Lease, Patience, RETRY_TI
 use sconify_runtime::config::{Configuration, Host};
 use sconify_runtime::executor::{Embedded, Executor as _, ExitStatus, Launch, Origin};
 use sconify_runtime::failure::{Code, Failure};
-use sconify_runtime::kernel::mapping::Mapping;
 use sconify_runtime::manifest::{head_length, EmbeddedFiles, Manifest};
 use sconify_runtime::settings::{is_on, log_level, Settings};
 use sconify_runtime::supervisor::{debugging, health, Supervisor};
@@ -173,8 +171,8 @@ impl OwnBinary {
         read().map_err(|error| unreadable(&error))
     }
 
-    /// The embedded file system that its manifest and sections tell of, the packs mapped.
-    fn embedded(&self, files: EmbeddedFiles) -> Result<Embedded, Failure> {
+    /// The embedded file system that its manifest and sections tell of.
+    fn embedded(self, files: EmbeddedFiles) -> Result<Embedded, Failure> {
         let length = self
             .file
             .metadata()
@@ -184,13 +182,11 @@ impl OwnBinary {
             let found = format!("it has {length} bytes, expected {}", files.packs.end);
             return Err(unreadable(&io::Error::other(found)));
         }
-        let size = (files.packs.end - files.packs.start) as usize;
-        let packs = Mapping::of(self.file.as_fd(), files.packs.start, size)
-            .map_err(|error| unreadable(&error.into()))?;
         Ok(Embedded {
             index: files.index,
             digests: files.digests,
-            packs,
+            file: self.file,
+            packs: files.packs,
             commitment: files.commitment,
         })
     }

@@ -49,7 +49,6 @@ class LayerWriter:
         self._epoch = int(time.time()) if epoch is None else epoch
         self._entries: dict[str, Entry] = {}
         self._bytes: dict[str, bytes] = {}
-        self._heads: dict[str, bytes] = {}
 
     def add(self, entry: Entry) -> None:
         """Add an entry as it stands, content included; times are cut to seconds. The root is left out.
@@ -83,10 +82,8 @@ class LayerWriter:
         )
         self._bytes[path] = data
 
-    def add_file(
-        self, path: str, source: Path, *, mode: int = 0o644, uid: int = 0, gid: int = 0, head: bytes = b""
-    ) -> None:
-        """Add the content of a file of this machine, which must not change before ``finish``, with ``head`` before it.
+    def add_file(self, path: str, source: Path, *, mode: int = 0o644, uid: int = 0, gid: int = 0) -> None:
+        """Add the content of a file of this machine, which must not change before ``finish``.
 
         Raises:
             UserError: ``source`` can't be read.
@@ -105,8 +102,6 @@ class LayerWriter:
                 content=Extent(source, 0, size),
             )
         )
-        if head:
-            self._heads[path] = head
 
     def add_directory(self, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0) -> None:
         """Add a directory.
@@ -168,9 +163,7 @@ class LayerWriter:
             elif entry.content is None:
                 output.feed(member_header(entry).encode())
             else:
-                header, head = member_header(entry), self._heads.get(path, b"")
-                header = dataclasses.replace(header, size=header.size + len(head))
-                for chunk in member_chunks(header, self._bytes.get(path, entry.content), head=head):
+                for chunk in member_chunks(member_header(entry), self._bytes.get(path, entry.content)):
                     output.feed(chunk)
         output.feed(END)
 

@@ -77,18 +77,14 @@ def padding(size: int) -> bytes:
     return _ZEROS[: -size % BLOCK]
 
 
-def member_chunks(header: MemberHeader, content: Extent | bytes, *, head: bytes = b"") -> Iterator[bytes]:
-    """Yield a whole member: header, ``head``, content in chunks of at most 1 MiB, padding.
-
-    The size in ``header`` is that of ``head`` and content.
+def member_chunks(header: MemberHeader, content: Extent | bytes) -> Iterator[bytes]:
+    """Yield a whole member: header, content in chunks of at most 1 MiB, padding.
 
     Raises:
         UserError: The content can't be read.
         UntrustedDataError: It became shorter.
     """
     yield header.encode()
-    if head:
-        yield head
     if isinstance(content, bytes):
         yield content
     else:

@@ -24,6 +24,9 @@ INDEX_SECTION, DIGESTS_SECTION, PACKS_SECTION = ".sconify.index", ".sconify.dige
 PAGE = 4096
 """What the packs of an embedded file system are aligned to: they are mapped."""
 
+MAX_HEAD = 1 << 30
+"""Bytes that a binary has before its packs, at most."""
+
 VARIABLES = ("SCONE_ALLOW_DLOPEN", "SCONE_FORK", "SCONE_HEAP", "SCONE_STACK")
 """The start-up variables that can be measured."""
 

@@ -16,6 +16,7 @@ from sconify.errors import UntrustedDataError
 from sconify.program.launch import (
     DIGESTS_SECTION,
     INDEX_SECTION,
+    MAX_HEAD,
     PACKS_SECTION,
     PAGE,
     SECTION,
@@ -26,9 +27,6 @@ from sconify.program.launch import (
     section_name,
     with_variables,
 )
-
-MAX_HEAD = 1 << 30
-"""Bytes of a binary that are read at most; packs are not."""
 
 _NAMES = (SECTION, INDEX_SECTION, DIGESTS_SECTION, PACKS_SECTION)
 _SECTION_HEADER_SIZE = 64

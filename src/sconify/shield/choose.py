@@ -15,17 +15,12 @@ from sconify.program.health import ATTRIBUTE, HealthCheck, health_check
 from sconify.program.services import service_of
 from sconify.program.system_files import system_files
 from sconify.program.trace import traced_paths
+from sconify.program.users import home_directory, numbered_user
 from sconify.program.view import RootView, absolute
 from sconify.request import Request, read_policy_file
+from sconify.shield.embed import check_embeddable
 from sconify.shield.plan import WRITABLE_PATHS, Plan, Planner
 from sconify.shield.regions import RegionKind
-
-MAX_PASSWD = 1 << 20
-"""Bytes of ``/etc/passwd`` that are looked at."""
-
-
-MAX_EMBEDDED = 16 << 30
-"""Bytes of content that a binary may have embedded; registries refuse layers of 10 GB and more."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +38,8 @@ class Choice:
     """Whether the command was written for the policy, so that placeholders in it count."""
     health_check: HealthCheck | None
     """What the image's HEALTHCHECK runs, inside the shield."""
+    user: str
+    """Whom the output image names as its user: by number if the engine can't look up names in it."""
 
 
 def choose(request: Request, native: Image, base: Image | None, *, warnings: Iterable[str] = ()) -> Choice:
@@ -80,9 +77,11 @@ def choose(request: Request, native: Image, base: Image | None, *, warnings: Ite
     )
     if health is not None:
         planner.attach(program.path, ATTRIBUTE, health.attribute())
+    user = _numbered(planner, native) if request.binary_fs else native.config.user
     plan = planner.plan(None if base is None else base.root)
     if request.binary_fs:
-        _check_embedded(plan, program)
+        volumes = [region.prefix for region in plan.regions if region.kind.value == "volume"]
+        check_embeddable(plan, program.path, volumes=volumes)
     return Choice(
         plan=plan,
         program=program,
@@ -91,6 +90,7 @@ def choose(request: Request, native: Image, base: Image | None, *, warnings: Ite
         environment=environment,
         policy_command=request.command is not None,
         health_check=health,
+        user=user,
     )
 
 
@@ -99,7 +99,23 @@ def _environment(request: Request, native: Image) -> dict[str, str]:
     copied = dict(native.config.env) if request.native_environment else {}
     if not request.library_path:
         copied.pop("LD_LIBRARY_PATH", None)
-    return {"PATH": DEFAULT_PATH, "HOME": _home(native), **copied, **dict(request.environment)}
+    return {
+        "PATH": DEFAULT_PATH,
+        "HOME": home_directory(native.root, native.config.user),
+        **copied,
+        **dict(request.environment),
+    }
+
+
+def _numbered(planner: Planner, native: Image) -> str:
+    """Return the configured user by numbers: an image with one file has none to look names up in."""
+    found = numbered_user(native.root, native.config.user)
+    if found.further_groups:
+        planner.warn(
+            f"USER {native.config.user} is in the groups {', '.join(found.further_groups)} as well, which the image "
+            "can't say by number: run it with --group-add for those that it needs"
+        )
+    return found.text
 
 
 def _declare(planner: Planner, request: Request, program: Program, working_directory: str) -> None:
@@ -240,28 +256,3 @@ def _health_check(
                 modules=[],
             )  # fmt: skip
     return check
-
-
-def _check_embedded(plan: Plan, program: Program) -> None:
-    if plan.content_size > MAX_EMBEDDED:
-        raise UserError(
-            f"the embedded file system would have {plan.content_size} bytes, expected at most {MAX_EMBEDDED}",
-            remedy="embed less with --fs-dir, or give --disable-binary-fs-defaults, or leave --binary-fs out",
-        )
-    if plan.entries[program.path].kind is not RegionKind.ENCRYPTED:
-        raise UserError(
-            f"the binary {program.path} would be the host's: --host-path covers it", remedy="give another --host-path"
-        )
-
-
-def _home(native: Image) -> str:
-    """Return the home directory that an engine would set: of the configured user in the image's ``/etc/passwd``."""
-    user = native.config.user.partition(":")[0] or "0"
-    entry = native.root.lookup("/etc/passwd")
-    if entry is None or entry.type is not EntryType.FILE:
-        return "/"
-    for line in native.root.read(entry, MAX_PASSWD).decode(errors="surrogateescape").splitlines():
-        fields = line.split(":")
-        if len(fields) == 7 and user in (fields[0], fields[2]):
-            return fields[5] or "/"
-    return "/"

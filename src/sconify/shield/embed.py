@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sconify import _shield
-from sconify.image.model import Entry, EntryType
-from sconify.program.launch import PACKS_SECTION, EmbeddedFiles
+from sconify.errors import UserError
+from sconify.image.model import Entry, EntryType, Extent
+from sconify.program.launch import MAX_HEAD, PACKS_SECTION, EmbeddedFiles
 from sconify.shield.cache import CompressionCache
 from sconify.shield.plan import Plan, PlannedEntry
 from sconify.shield.protect import PACKED, add_entries, finish
-from sconify.shield.regions import Region, RegionKind
+from sconify.shield.regions import Region, RegionKind, RegionMap, ancestors
 
-EMBEDDED = Region("/", RegionKind.ENCRYPTED, "--binary-fs")
-"""The region that the embedded file system is: what it does not list does not exist. It is read-only; only what is in
-ephemeral regions of the plan can be changed, until the program's end."""
+EMBEDDED = Region("/", RegionKind.EPHEMERAL, "--binary-fs")
+"""The region that the embedded file system is: what it does not list does not exist. It begins with what is embedded;
+the program may change all of it, until its end."""
+
+ROOM = MAX_HEAD + (1 << 20)
+"""Bytes of a hole before the packs: the binary's beginning, which is known only afterwards, is written there."""
 
 PUBLIC_KEY = bytes(32)
 """The file system key of ``--binary-fs-plain``: no secret, it stands in the launch manifest."""
@@ -34,13 +38,50 @@ FILES_IN_A_PACK = 64
 """How many files share a pack, on average."""
 
 
+MAX_CONTENT = 16 << 30
+"""Bytes of content that a binary may have embedded; registries refuse layers of 10 GB and more."""
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddedFileSystem:
-    """What ``embed`` made: what goes into the binary, the packs in a file, and the root tag, 16 bytes."""
+    """What ``embed`` made: what goes into the binary, the packs at the end of a file, and the root tag, 16 bytes.
+
+    Before the packs there are ``ROOM`` bytes for what comes before them in the image.
+    """
 
     files: EmbeddedFiles
-    packs: Path
+    packs: Extent
     tag: bytes
+
+
+def check_embeddable(plan: Plan, program: str, *, volumes: Iterable[str]) -> None:
+    """Refuse a plan whose files can't be embedded, before anything is built.
+
+    Args:
+        plan: The plan.
+        program: Path of the binary.
+        volumes: Paths at which volumes are mounted.
+
+    Raises:
+        UserError: It is too much; the binary would be the host's; or something is embedded where a volume hides it.
+    """
+    if plan.content_size > MAX_CONTENT:
+        raise UserError(
+            f"the embedded file system would have {plan.content_size} bytes, expected at most {MAX_CONTENT}",
+            remedy="embed less with --fs-dir, or give --disable-binary-fs-defaults, or leave --binary-fs out",
+        )
+    if plan.entries[program].kind is not RegionKind.ENCRYPTED:
+        raise UserError(
+            f"the binary {program} would be the host's: --host-path covers it", remedy="give another --host-path"
+        )
+    mounted = frozenset(volumes)
+    for region in plan.regions:
+        hidden = next((above for above in ancestors(region.prefix) if above in mounted), None)
+        if hidden is not None and region.kind is RegionKind.ENCRYPTED:
+            raise UserError(
+                f"{region.reason} would be hidden by the volume at {hidden}",
+                remedy=f"leave {region.reason} out, or give the volume another path",
+            )
 
 
 def embed(
@@ -70,21 +111,32 @@ def embed(
     builder.digest_chunks()
     if cache is not None:
         builder.use_cache(str(cache.directory), cache.key)
-    others = [region for region in plan.regions if region.kind is not RegionKind.ENCRYPTED]
-    for region in (EMBEDDED, *others):
+    for region in (EMBEDDED, *_other_regions(plan)):
         builder.add_region(os.fsencode(region.prefix), region.kind.value, region.reason)
-    packs = work / "packs"
-    add_entries(builder, plan, _Packer(builder, program, packs).pack_of)
+    output = work / "packs"
+    add_entries(builder, plan, _Packer(builder, program, output).pack_of)
     index = work / "index"
     made = finish(builder, index, progress=progress)
+    size = output.stat().st_size - ROOM
+    packs = Extent(output, ROOM, size)
     files = EmbeddedFiles(
         index=index.read_bytes(),
         digests=made.digests,
-        packs_size=packs.stat().st_size,
+        packs_size=size,
         commitment=_shield.key_commitment(key).hex(),
         key=key.hex() if key == PUBLIC_KEY else None,
     )
     return EmbeddedFileSystem(files=files, packs=packs, tag=made.tag)
+
+
+def _other_regions(plan: Plan) -> list[Region]:
+    """Return the regions in which something else holds than in the embedded file system."""
+    outside = RegionMap(region for region in plan.regions if region.kind not in PACKED)
+
+    def is_other(region: Region) -> bool:
+        return region.kind not in PACKED or outside.region_of(region.prefix) is not None
+
+    return [region for region in plan.regions if is_other(region)]
 
 
 class _Packer:
@@ -117,4 +169,4 @@ class _Packer:
     def _begin(self, first: Entry) -> int:
         file = f"{self._program}/{PACKS_SECTION}/{self._count}"
         self._count += 1
-        return self._builder.add_pack(os.fsencode(first.path), os.fsencode(file), self._output)
+        return self._builder.add_pack(os.fsencode(first.path), os.fsencode(file), self._output, gap=ROOM)

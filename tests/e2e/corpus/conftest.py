@@ -14,6 +14,7 @@ import pytest
 
 from tests.containers import COMMANDS, DOCKER, Container, Convert, Engine, run
 from tests.e2e.corpus.engines import MODES, Podman, Way, podman
+from tests.e2e.corpus.modes import BINARY_FS, FILE_PROTECTION, Mode
 from tests.e2e.corpus.native import TOOLS, build, debian
 from tests.e2e.corpus.services import Recipe
 
@@ -33,14 +34,15 @@ class Pair:
     native: str
     encrypted: str
     user: str
+    mode: Mode = FILE_PROTECTION
 
     def outcomes(self, way: Way, timeout: float = 60) -> tuple[Outcome, Outcome]:
         """Run both to their ends in the same way: native, encrypted.
 
-        The native one gets a read-only root: so are protected directories.
+        Where protected directories are read-only, the native one gets a read-only root.
         """
-        native = run_to_end(way.engine, way.image(self.native), *way.native_options(self.user, read_only=True),
-                            timeout=timeout)  # fmt: skip
+        options = way.native_options(self.user, read_only=not self.mode.embeds)
+        native = run_to_end(way.engine, way.image(self.native), *options, timeout=timeout)
         return native, run_to_end(way.engine, way.image(self.encrypted), *way.options(self.user), timeout=timeout)
 
 
@@ -96,15 +98,27 @@ MakePair = Callable[[Recipe], Pair]
 """The fixture ``pair``."""
 
 
+# The tests of every change run the programs in one of the modes; `make corpus` in both.
+@pytest.fixture(
+    scope="session",
+    params=[FILE_PROTECTION, pytest.param(BINARY_FS, marks=pytest.mark.corpus)],
+    ids=lambda mode: str(mode.name),
+)
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """The mode of a test's conversions."""
+    chosen: Mode = request.param
+    return chosen
+
+
 @pytest.fixture(scope="session")
-def pair(convert: Convert, tmp_path_factory: pytest.TempPathFactory) -> MakePair:
+def pair(convert: Convert, mode: Mode, tmp_path_factory: pytest.TempPathFactory) -> MakePair:
     """Build a native image and convert it."""
 
     def make(recipe: Recipe) -> Pair:
         native = build(recipe.name, recipe.dockerfile, recipe.files, tmp_path_factory.mktemp(recipe.name))
-        encrypted = native.replace(":native", ":encrypted")
-        convert(f"--from={native}", f"--to={encrypted}", "--overwrite", *recipe.options)
-        return Pair(native, encrypted, recipe.user)
+        encrypted = native.replace(":native", f":{mode.tag}")
+        convert(f"--from={native}", f"--to={encrypted}", "--overwrite", *mode.options(recipe.options))
+        return Pair(native, encrypted, recipe.user, mode)
 
     return make
 

@@ -146,6 +146,7 @@ def java(pair: MakePair, data: Path) -> Pair:
     ["sqlite", *(pytest.param(name, marks=pytest.mark.corpus) for name in ("perl", "git", "node", "java"))],
 )
 @pytest.mark.parametrize("way", ways("docker-plain", "docker-restricted"), indirect=True)
+@pytest.mark.usefixtures("mode")
 def test_it_does_what_the_native_one_does(program: str, way: Way, request: pytest.FixtureRequest) -> None:
     native, encrypted = request.getfixturevalue(program).outcomes(way)
     assert native.output

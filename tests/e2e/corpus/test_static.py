@@ -80,6 +80,7 @@ def busybox(pair: MakePair, data: Path) -> Pair:
 
 @pytest.mark.parametrize("program", ["go", "musl", "busybox"])
 @pytest.mark.parametrize("way", ways("docker-plain", "docker-restricted"), indirect=True)
+@pytest.mark.usefixtures("mode")
 def test_it_does_what_the_native_one_does(program: str, way: Way, request: pytest.FixtureRequest) -> None:
     native, encrypted = request.getfixturevalue(program).outcomes(way)
     assert native.output

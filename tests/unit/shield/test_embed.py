@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from sconify import _shield
+from sconify.errors import UserError
+from sconify.image.compression import iterate
 from sconify.image.model import Entry, EntryType, Extent
 from sconify.program.embedded import embedded_entries
 from sconify.program.launch import LaunchManifest, embedding_binary, measurement
@@ -17,7 +20,7 @@ from sconify.program.measure import measure_binary
 from sconify.shield import cache as caching
 from sconify.shield import embed as embedding
 from sconify.shield.cache import CompressionCache, compression_cache
-from sconify.shield.embed import PUBLIC_KEY, EmbeddedFileSystem, embed
+from sconify.shield.embed import PUBLIC_KEY, EmbeddedFileSystem, check_embeddable, embed
 from sconify.shield.plan import Plan, PlannedEntry
 from sconify.shield.regions import Region, RegionKind
 
@@ -71,6 +74,10 @@ def embedded(tmp_path: Path) -> Callable[..., EmbeddedFileSystem]:
     return make
 
 
+def packs_of(made: EmbeddedFileSystem) -> bytes:
+    return b"".join(iterate(made.packs))
+
+
 def measured(made: EmbeddedFileSystem) -> str:
     manifest = LaunchManifest.for_runtime(RUNTIME, program="/bin/tool", cas_key=None, variables={})
     return measurement(embedding_binary(RUNTIME, manifest, made.files)[0])
@@ -105,12 +112,34 @@ def test_every_change_of_a_file_changes_the_measurement(
     assert len(set(measurements)) == len(measurements)
 
 
+def test_there_is_room_for_the_binary_before_the_packs_and_it_takes_none_on_the_disk(
+    plan_of: Callable[..., Plan], embedded: Callable[..., EmbeddedFileSystem]
+) -> None:
+    packs = embedded(plan_of(SAMPLE)).packs
+    assert packs.offset == embedding.ROOM
+    assert packs.offset + packs.size == packs.source.stat().st_size
+    assert packs.source.stat().st_blocks * 512 < packs.size + (1 << 20)
+
+
+def test_regions_that_are_not_the_hosts_are_one(
+    plan_of: Callable[..., Plan], embedded: Callable[..., EmbeddedFileSystem], tmp_path: Path
+) -> None:
+    """Everything may be changed, and moved from everywhere to everywhere; what stands in the host's part is apart."""
+    plan = plan_of({**SAMPLE, "/tmp": None, "/proc": None, "/proc/own": None})
+    ephemeral = [Region(path, RegionKind.EPHEMERAL, "writable") for path in ("/tmp", "/proc/own")]
+    made = embedded(dataclasses.replace(plan, regions=(*plan.regions, *ephemeral)))
+    (tmp_path / "index").write_bytes(made.files.index)
+    index = _shield.Index.open(str(tmp_path / "index"), KEY, made.tag)
+    regions = [(os.fsdecode(prefix), kind) for prefix, kind, _ in index.regions()]
+    assert regions == [("/", "ephemeral"), ("/proc", "host"), ("/proc/own", "ephemeral")]
+
+
 def test_the_same_input_gives_the_same_binary(
     plan_of: Callable[..., Plan], embedded: Callable[..., EmbeddedFileSystem]
 ) -> None:
     one, other = embedded(plan_of(SAMPLE)), embedded(plan_of(SAMPLE))
     assert one.files == other.files
-    assert one.packs.read_bytes() == other.packs.read_bytes()
+    assert packs_of(one) == packs_of(other)
 
 
 def test_a_file_that_grows_leaves_other_packs_as_they_are(
@@ -206,7 +235,7 @@ def test_what_is_embedded_is_read_back(
     for key in (KEY, PUBLIC_KEY):
         made = embedded(plan, key=key)
         manifest = LaunchManifest.for_runtime(RUNTIME, program="/bin/tool", cas_key=None, variables={})
-        binary = embedding_binary(RUNTIME, manifest, made.files)[1] + made.packs.read_bytes()
+        binary = embedding_binary(RUNTIME, manifest, made.files)[1] + packs_of(made)
         (tmp_path / "binary").write_bytes(binary)
         found = measure_binary(io.BytesIO(binary), environment={})
         given = None if key == PUBLIC_KEY else key
@@ -215,3 +244,23 @@ def test_what_is_embedded_is_read_back(
         assert entries["/proc/hosts"].sha256 == ""
         assert entries["/app/link"].target == "big"
         assert entries["/app/main.py"].size == 7
+
+
+@pytest.mark.parametrize(
+    ("volume", "refused"), [("/app", True), ("/", True), ("/app/data", False), ("/application", False)]
+)
+def test_what_a_volume_would_hide_is_not_embedded(volume: str, refused: bool, plan_of: Callable[..., Plan]) -> None:
+    plan = plan_of(SAMPLE)
+    if not refused:
+        check_embeddable(plan, "/bin/tool", volumes=[volume])
+        return
+    with pytest.raises(UserError, match=f"--fs-dir=/app would be hidden by the volume at {volume}"):
+        check_embeddable(plan, "/bin/tool", volumes=[volume])
+
+
+def test_too_much_is_refused_before_anything_is_built(
+    plan_of: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "MAX_CONTENT", 1000)
+    with pytest.raises(UserError, match="would have 512011 bytes, expected at most 1000"):
+        check_embeddable(plan_of(SAMPLE), "/bin/tool", volumes=())

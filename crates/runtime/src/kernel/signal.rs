@@ -95,6 +95,12 @@ pub fn send(process: i32, signal: i32) {
     unsafe { libc::kill(process, signal) };
 }
 
+/// Kills all processes of this namespace but its first one, which must be this process.
+pub fn kill_all_others() {
+    // SAFETY: plain numbers.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
+}
+
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {

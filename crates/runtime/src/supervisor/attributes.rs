@@ -241,6 +241,8 @@ pub fn truncate(call: &Call, subject: Subject, length: i64) -> Reply {
             signal::send(call.task.0, libc::SIGXFSZ);
             return Err(Errno::FBIG);
         }
+        let system = call.shield.tree.writable.system(inode);
+        system.spoil(inode.number);
         ftruncate(&*content, length)
     })
 }

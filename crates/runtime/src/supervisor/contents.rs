@@ -82,6 +82,8 @@ type Slot = Arc<Mutex<Option<Arc<MemoryFile>>>>;
 pub struct Contents {
     packs: Packs,
     slots: Mutex<HashMap<(u64, Form), Slot>>,
+    /// Files of writable regions whose first content is being decrypted.
+    loading: Mutex<HashMap<Inode, Arc<Mutex<()>>>>,
     /// How the packed programs that were asked for want to be started.
     interpreters: Mutex<HashMap<EntryId, Interpreter>>,
     /// Which node a memory file shows, by the file's inode number, and in which form.
@@ -105,6 +107,7 @@ impl Contents {
         Ok(Self {
             packs,
             slots: Mutex::default(),
+            loading: Mutex::default(),
             interpreters: Mutex::default(),
             nodes: RwLock::default(),
             device: fstat(create(b"probe")?)?.st_dev,
@@ -159,8 +162,10 @@ impl Contents {
     /// program might take for a file that it can do without, would let the host choose what the program does.
     pub fn get(&self, tree: &Tree, node: Node, form: Form) -> Result<Arc<MemoryFile>, Errno> {
         let key = (tree.metadata(node).inode, form);
-        if let Node::Writable(_) = node {
-            return self.snapshot(tree, node, form);
+        if let Node::Writable(inode) = node {
+            if tree.writable.pristine(inode).is_none() {
+                return self.snapshot(tree, node, form);
+            }
         }
         let slot = Arc::clone(
             self.slots
@@ -194,10 +199,25 @@ impl Contents {
     /// As [`Contents::get`].
     pub fn writable(&self, tree: &Tree, inode: Inode) -> Result<Arc<OwnedFd>, Errno> {
         let system = tree.writable.system(inode);
-        match system.content(inode.number)? {
-            Content::Memory(file) => Ok(file),
-            Content::Initial(id) => system.load(inode.number, self.copy(tree, id)?),
+        if let Content::Memory(file) = system.content(inode.number)? {
+            return Ok(file);
         }
+        let turn = {
+            let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(loading.entry(inode).or_default())
+        };
+        // Whoever comes second waits here until the first one has decrypted.
+        let held = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = match system.content(inode.number)? {
+            Content::Memory(file) => Ok(file),
+            Content::Initial(id) => self
+                .copy(tree, id)
+                .and_then(|copy| system.load(inode.number, copy)),
+        };
+        drop(held);
+        let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        loading.remove(&inode);
+        file
     }
 
     /// What a writable file holds now, to be executed: made anew each time, since it may change. The last one is kept, because it tells what a process runs.
@@ -250,32 +270,39 @@ impl Contents {
 
     /// Fills a new file with the content of a node. It is written, not mapped: that spares clearing the pages, and their faults.
     fn fill(&self, tree: &Tree, node: Node, file: &OwnedFd) -> Result<(), ContentError> {
-        match node {
-            Node::Entry(id) => {
-                let refused = OnceLock::new();
-                let sink = |offset, piece: &[u8]| {
-                    write(file, offset, piece).map_err(|error| {
-                        let _ = refused.set(error);
-                        error.into()
-                    })
-                };
-                let copied = self.packs.copy(tree.index(), tree.index().entry(id), &sink);
-                // A lack of memory is no damage.
-                refused.get().map_or(copied, |&error| Err(error.into()))
+        let entry = match node {
+            Node::Entry(id) => Some(id),
+            Node::Writable(inode) => tree.writable.pristine(inode),
+            Node::Injected(_) => None,
+        };
+        if let Some(id) = entry {
+            let refused = OnceLock::new();
+            let sink = |offset, piece: &[u8]| {
+                write(file, offset, piece).map_err(|error| {
+                    let _ = refused.set(error);
+                    error.into()
+                })
+            };
+            let copied = self.packs.copy(tree.index(), tree.index().entry(id), &sink);
+            // A lack of memory is no damage.
+            return refused.get().map_or(copied, |&error| Err(error.into()));
+        }
+        let inode = match node {
+            Node::Injected(number) => {
+                return Ok(write(file, 0, tree.injected_content(number))?);
             }
-            Node::Injected(number) => Ok(write(file, 0, tree.injected_content(number))?),
-            Node::Writable(inode) => {
-                let source = self.writable(tree, inode)?;
-                let mut piece = vec![0; CHUNK_SIZE];
-                let mut done = 0;
-                loop {
-                    match pread(&*source, &mut piece, done)? {
-                        0 => return Ok(()),
-                        count => {
-                            write(file, done, &piece[..count])?;
-                            done += count as u64;
-                        }
-                    }
+            Node::Writable(inode) => inode,
+            Node::Entry(_) => return Err(ContentError::Kernel(Errno::IO)),
+        };
+        let source = self.writable(tree, inode)?;
+        let mut piece = vec![0; CHUNK_SIZE];
+        let mut done = 0;
+        loop {
+            match pread(&*source, &mut piece, done)? {
+                0 => return Ok(()),
+                count => {
+                    write(file, done, &piece[..count])?;
+                    done += count as u64;
                 }
             }
         }

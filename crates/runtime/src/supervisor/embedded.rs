@@ -1,4 +1,7 @@
-//! A protected file system in our own file. The packs stay mapped; a chunk is copied, compared with its measured digest, and decrypted when it is needed.
+//! A protected file system in our own file. A chunk is read, compared with its measured digest, and decrypted when it is needed.
+//!
+//! The file is read, not mapped: a chunk is copied before it is checked in either case, a read costs no page faults, and a file that the host cuts meanwhile
+//! gives an end of file that names it, not a signal.
 
 use std::fs::File;
 use std::io;
@@ -7,14 +10,13 @@ use std::sync::Arc;
 use sconify_shield::{Index, PackReader, ReadAt, ShieldError};
 
 use crate::executor::Embedded;
-use crate::kernel::mapping::Mapping;
 
 /// The packs of an embedded file system.
 pub struct EmbeddedPacks {
-    mapping: Arc<Mapping>,
+    file: Arc<File>,
     digests: Vec<[u8; 32]>,
-    /// By number: where the pack begins, and the number of its first digest.
-    starts: Vec<(usize, usize)>,
+    /// By number: where the pack begins in the file, and the number of its first digest.
+    starts: Vec<(u64, usize)>,
 }
 
 /// The bytes of one pack.
@@ -23,12 +25,12 @@ pub enum PackSource {
     Disk(File),
     /// A part of our file.
     Embedded {
-        /// All packs.
-        mapping: Arc<Mapping>,
-        /// Where this one begins.
-        start: usize,
+        /// The file.
+        file: Arc<File>,
+        /// Where the pack begins.
+        start: u64,
         /// How many bytes it has.
-        size: usize,
+        size: u64,
     },
 }
 
@@ -38,16 +40,20 @@ impl EmbeddedPacks {
     /// # Errors
     /// What does not fit, if packs or digests are more or fewer than the index has.
     pub fn new(index: &Index, embedded: Embedded) -> Result<Self, String> {
-        let (mut start, mut chunks) = (0, 0);
+        let (mut end, mut chunks) = (embedded.packs.start, 0);
         let mut starts = Vec::with_capacity(index.packs().len());
         for pack in index.packs() {
-            starts.push((start, chunks));
-            start += pack.stored_len() as usize;
+            starts.push((end, chunks));
+            end += pack.stored_len();
             chunks += pack.chunk_count() as usize;
         }
-        let (found, digests) = (embedded.packs.size(), embedded.digests.len());
-        if found != start {
-            return Err(format!("its packs have {found} bytes, expected {start}"));
+        let digests = embedded.digests.len();
+        if embedded.packs.end != end {
+            let sizes = [embedded.packs.end, end].map(|end| end - embedded.packs.start);
+            return Err(format!(
+                "its packs have {} bytes, expected {}",
+                sizes[0], sizes[1]
+            ));
         }
         if digests != chunks {
             return Err(format!(
@@ -55,7 +61,7 @@ impl EmbeddedPacks {
             ));
         }
         Ok(Self {
-            mapping: Arc::new(embedded.packs),
+            file: Arc::new(embedded.file),
             digests: embedded.digests,
             starts,
         })
@@ -69,9 +75,9 @@ impl EmbeddedPacks {
         let pack = &index.packs()[number as usize];
         let (start, first) = self.starts[number as usize];
         let source = PackSource::Embedded {
-            mapping: Arc::clone(&self.mapping),
+            file: Arc::clone(&self.file),
             start,
-            size: pack.stored_len() as usize,
+            size: pack.stored_len(),
         };
         let digests = &self.digests[first..][..pack.chunk_count() as usize];
         PackReader::open(source, index, number)?.measured(digests)
@@ -82,14 +88,10 @@ impl ReadAt for PackSource {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         match self {
             Self::Disk(file) => file.read_at(buf, offset),
-            Self::Embedded {
-                mapping,
-                start,
-                size,
-            } => {
-                let offset = usize::try_from(offset).unwrap_or(*size).min(*size);
-                let count = buf.len().min(size - offset);
-                Ok(mapping.copy(start + offset, &mut buf[..count]))
+            Self::Embedded { file, start, size } => {
+                let left = size.saturating_sub(offset);
+                let count = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
+                file.read_at(&mut buf[..count], start + offset)
             }
         }
     }
@@ -97,7 +99,9 @@ impl ReadAt for PackSource {
     fn size(&self) -> io::Result<u64> {
         match self {
             Self::Disk(file) => file.size(),
-            Self::Embedded { size, .. } => Ok(*size as u64),
+            Self::Embedded { file, start, size } => {
+                Ok(file.size()?.saturating_sub(*start).min(*size))
+            }
         }
     }
 }

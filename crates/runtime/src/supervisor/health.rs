@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::kernel::process::{c_string, Image};
 use crate::kernel::standby::{Order, Orders};
 
-use super::tree::{Place, Tree};
+use super::tree::{Node, Place, Tree};
 use super::visitors;
 
 /// The argument with which the binary asks instead of starting a program.
@@ -32,8 +32,14 @@ pub fn of_program(tree: &Tree, program: &[u8]) -> Option<Check> {
     let Ok(Place::Node(node)) = tree.resolve(program, true) else {
         return None;
     };
-    let text = tree.entry(node)?.xattr(ATTRIBUTE)?;
-    let check = parse(text);
+    let text = match node {
+        Node::Writable(inode) => {
+            let system = tree.writable.system(inode);
+            system.attribute(inode.number, ATTRIBUTE).ok()?
+        }
+        _ => tree.entry(node)?.xattr(ATTRIBUTE)?.to_vec(),
+    };
+    let check = parse(&text);
     if check.is_none() {
         warn!("the health check in the index can't be read, so there is none");
     }

@@ -77,6 +77,10 @@ fn end_all(tracing: &RwLock<()>) {
 
 /// Kills the program and what it has left to us.
 fn kill_children() {
+    if std::process::id() == 1 {
+        // All at once: what is not our child would go on until this process has ended, and its calls would fail meanwhile.
+        signal::kill_all_others();
+    }
     for process in children() {
         signal::send(process, libc::SIGKILL);
     }

@@ -236,6 +236,10 @@ fn open_writable(call: &Call, inode: Inode, spot: Option<Spot>, wanted: Wanted) 
 /// Gives the caller a new open file of a content.
 fn give_content(call: &Call, inode: Inode, wanted: Wanted) -> Reply {
     let content = call.shield.content(inode)?;
+    if !wanted.only_names() && wanted.access() & want::WRITE != 0 {
+        let system = call.shield.tree.writable.system(inode);
+        system.spoil(inode.number);
+    }
     let flags = if wanted.only_names() {
         OFlags::RDONLY
     } else {

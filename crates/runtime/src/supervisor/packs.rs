@@ -1,4 +1,4 @@
-//! The packs on the disk, opened at their first use. Small files share chunks, and programs open the files of a directory together: so the last few chunks are kept.
+//! The packs on the disk, opened at their first use. Small files share chunks, and programs open the files of a directory together: so the last chunks are kept.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,8 +12,8 @@ use sconify_shield::{copy_plain, Entry, Index, Kind, PackReader, Storage, CHUNK_
 use super::contents::{open_regular, ContentError};
 use super::embedded::{EmbeddedPacks, PackSource};
 
-/// How many decrypted chunks are kept.
-const KEPT: usize = 16;
+/// How many decrypted chunks are kept, 8 MiB: an interpreter at its start goes to and fro between the modules of some directories.
+const KEPT: usize = 128;
 /// Files up to this size are taken from kept chunks; bigger ones share little with others.
 const SMALL: u64 = 2 * CHUNK_SIZE as u64;
 

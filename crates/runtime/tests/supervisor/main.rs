@@ -1,6 +1,7 @@
 //! Programs under the supervisor, on this machine's kernel: what they see, what they are refused, how they start and end.
 
 mod beside;
+mod embedded;
 mod files;
 mod programs;
 mod templates;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use sconify_shield::build::{Builder, Content, Metadata};
 use sconify_shield::{FileSystemKey, RegionKind, RootTag};
 
 const KEY: [u8; 32] = [7; 32];
+/// Where the packs begin in the file of an embedded world.
+pub const EMBEDDED_AT: u64 = 4096;
 /// Seconds after which a program that hangs is killed.
 const PATIENCE: &str = "60";
 
@@ -21,12 +24,15 @@ pub struct World {
     /// Where everything of it stands, except programs and libraries of this machine.
     pub root: PathBuf,
     tag: RootTag,
+    is_embedded: bool,
 }
 
 /// Collects what a [`World`] shall hold.
 pub struct Plan {
     root: PathBuf,
     builder: Builder<Vec<u8>>,
+    /// Whether all of it is in one file, as in a binary, and everything may be changed.
+    is_embedded: bool,
     pack: u32,
     /// The pack of `scratch`, once something is in it.
     scratch: Option<u32>,
@@ -37,6 +43,22 @@ pub struct Plan {
 impl Plan {
     /// A world with `app` (encrypted), `plain` (authenticated), `host` and `scratch` (ephemeral), the probe as `app/probe` and `app/static`, and a shell.
     pub fn new() -> Self {
+        let regions = ["usr", "bin", "lib", "lib64"].map(|name| (name, RegionKind::Authenticated));
+        let own = [
+            ("app", RegionKind::Encrypted),
+            ("plain", RegionKind::Authenticated),
+            ("scratch", RegionKind::Ephemeral),
+        ];
+        Self::with(&regions, &own, false)
+    }
+
+    /// The same, all of which is embedded, but for `host`.
+    pub fn embedded() -> Self {
+        Self::with(&[("", RegionKind::Ephemeral)], &[], true)
+    }
+
+    /// With these regions in the root directory and in that of the world.
+    fn with(regions: &[(&str, RegionKind)], own: &[(&str, RegionKind)], is_embedded: bool) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let root =
@@ -44,26 +66,17 @@ impl Plan {
         fs::create_dir(&root).unwrap();
         let mut builder = Builder::new(FileSystemKey::new(KEY));
         let app = root.join("app");
-        for (prefix, kind) in [
-            ("/usr", RegionKind::Authenticated),
-            ("/bin", RegionKind::Authenticated),
-            ("/lib", RegionKind::Authenticated),
-            ("/lib64", RegionKind::Authenticated),
-            ("/proc", RegionKind::Host),
-            ("/sys", RegionKind::Host),
-            ("/dev", RegionKind::Host),
-        ] {
-            builder.add_region(prefix.as_bytes(), kind, "test").unwrap();
+        let kernel = ["proc", "sys", "dev"].map(|name| (name, RegionKind::Host));
+        for (name, kind) in regions.iter().chain(&kernel) {
+            let prefix = format!("/{name}");
+            builder
+                .add_region(prefix.as_bytes(), *kind, "test")
+                .unwrap();
         }
-        for (name, kind) in [
-            ("app", RegionKind::Encrypted),
-            ("plain", RegionKind::Authenticated),
-            ("host", RegionKind::Host),
-            ("scratch", RegionKind::Ephemeral),
-        ] {
+        for (name, kind) in own.iter().chain(&[("host", RegionKind::Host)]) {
             fs::create_dir(root.join(name)).unwrap();
             builder
-                .add_region(bytes(&root.join(name)), kind, "test")
+                .add_region(bytes(&root.join(name)), *kind, "test")
                 .unwrap();
         }
         let pack = builder
@@ -72,13 +85,14 @@ impl Plan {
         let mut plan = Self {
             root,
             builder,
+            is_embedded,
             pack,
             scratch: None,
             known: BTreeSet::new(),
             inode: 100,
         };
         plan.directory("/".as_ref());
-        for name in ["app", "plain"] {
+        for name in ["app", "plain", "scratch"][..if is_embedded { 3 } else { 2 }].iter() {
             plan.directory(&plan.root.join(name));
         }
         for (name, (content, _)) in ["probe", "static", "calls"].into_iter().zip(probes()) {
@@ -194,20 +208,28 @@ impl Plan {
     }
 
     /// Writes everything.
-    pub fn build(self) -> World {
+    pub fn build(mut self) -> World {
+        if self.is_embedded {
+            self.builder.digest_chunks();
+        }
         let names = ["pack", "pack-scratch"];
         let mut packs: Vec<_> = names[..1 + usize::from(self.scratch.is_some())]
             .iter()
             .map(|name| fs::File::create(self.root.join(name)).unwrap())
             .collect();
+        if self.is_embedded {
+            packs[0].seek(SeekFrom::Start(EMBEDDED_AT)).unwrap();
+        }
         let built = self
             .builder
             .finish(&mut packs, 1, &mut |_| ControlFlow::Continue(()))
             .unwrap();
         fs::write(self.root.join("index"), built.index).unwrap();
+        fs::write(self.root.join("digests"), built.digests.as_flattened()).unwrap();
         World {
             root: self.root,
             tag: built.tag,
+            is_embedded: self.is_embedded,
         }
     }
 
@@ -232,7 +254,9 @@ impl Plan {
             if let Some(parent) = path.parent() {
                 self.directory(parent);
             }
-            fs::create_dir_all(path).unwrap();
+            if !self.is_embedded {
+                fs::create_dir_all(path).unwrap();
+            }
             let metadata = self.metadata(0o755);
             self.builder
                 .add_entry(bytes(path), metadata, Content::Directory)
@@ -284,7 +308,7 @@ impl Plan {
                 let content = Content::File {
                     size: content.len() as u64,
                     source: content,
-                    pack: None,
+                    pack: self.is_embedded.then_some(self.pack),
                 };
                 self.builder
                     .add_entry(bytes(&walked), metadata, content)
@@ -308,6 +332,10 @@ impl World {
             .arg(launcher())
             .arg(self.root.join("index"));
         command.args([hex(&KEY), self.tag.to_string()]);
+        if self.is_embedded {
+            let (file, digests) = (self.path("pack"), self.path("digests"));
+            command.args(["--embedded", &file, &EMBEDDED_AT.to_string(), &digests]);
+        }
         command
             .args(["--cwd", "/", "--env", "PATH=/usr/bin:/bin"])
             .env_clear();

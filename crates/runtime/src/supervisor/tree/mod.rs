@@ -34,7 +34,7 @@ struct Injected {
 
 /// The tree.
 pub struct Tree {
-    index: Index,
+    index: Arc<Index>,
     injected: Vec<Injected>,
     by_path: HashMap<Vec<u8>, u32>,
     /// Directories, themselves and all those above them, that everybody may search.
@@ -63,6 +63,7 @@ impl Tree {
                 || open_directories[index.parent(entry.id()).0 as usize];
             open_directories.push(above && entry.is_directory() && entry.mode() & 0o111 == 0o111);
         }
+        let index = Arc::new(index);
         let mut tree = Self {
             writable: Writable::new(&index, memories, volumes),
             index,

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use sconify_shield::EntryId;
+
 /// A name, shared by the directory that has it and the file that it names.
 pub type Name = Arc<[u8]>;
 
@@ -18,6 +20,8 @@ pub struct Directory {
     pub parent: u64,
     /// How many of the names are those of directories.
     pub subdirectories: u32,
+    /// The directory of the image whose entries are still to be made.
+    pub unlisted: Option<EntryId>,
     entries: BTreeMap<u64, (Name, u64)>,
     positions: HashMap<Name, u64>,
     next: u64,
@@ -29,9 +33,18 @@ impl Directory {
         Self {
             parent,
             subdirectories: 0,
+            unlisted: None,
             entries: BTreeMap::new(),
             positions: HashMap::new(),
             next: FIRST,
+        }
+    }
+
+    /// A directory that begins with what the image has in one of its own.
+    pub fn of_image(parent: u64, directory: EntryId) -> Self {
+        Self {
+            unlisted: Some(directory),
+            ..Self::new(parent)
         }
     }
 

@@ -1,32 +1,33 @@
 //! The ephemeral file system: everything is in this process and in memory files, and ends with it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{fstat, FileType};
 use rustix::io::{pwrite, Errno};
-use sconify_shield::{Index, Kind as EntryKind};
+use sconify_shield::{EntryId, Index};
 
-use super::directory::{Directory, Name};
-use super::state::{create, now, set_times, times, Body, File, State};
+use super::directory::Name;
+use super::image::Image;
+use super::state::{create, now, set_times, Body, File, State};
 use super::{Change, Content, FileSystem, Located, New, Renaming, Setting};
 use crate::supervisor::tree::{Child, Metadata, WRITABLE_DEVICE};
 
 /// Size that `stat` shows for directories.
 const DIRECTORY_SIZE: u64 = 4096;
+/// What the kernel gives contents in memory in pieces of.
+const PAGE: u64 = 4096;
 /// Bytes of names and values of extended attributes that one file may have.
 const ATTRIBUTES_LIMIT: usize = 1 << 16;
 
 /// The file system.
 pub struct Ephemeral(Mutex<State>);
 
-/// Which inode was made for which inode of the index, while it is read.
-pub type Population = HashMap<u64, u64>;
-
 impl Ephemeral {
-    /// An empty file system that keeps about so many memory files at most while nobody has them open.
-    pub fn new(memories: usize) -> Self {
+    /// An empty file system, whose regions begin with what an image has there. It keeps about so many memory files at most while nobody has them open, and of
+    /// those that hold what the image has no more than some bytes.
+    pub fn new(image: Option<Arc<Index>>, memories: usize, bytes: u64) -> Self {
         Self(Mutex::new(State {
             files: HashMap::new(),
             next: 1 << 32,
@@ -34,6 +35,10 @@ impl Ephemeral {
             orphans: Vec::new(),
             demote_at: memories,
             memories,
+            pristine: 0,
+            pristine_at: bytes,
+            pristine_limit: bytes,
+            image: image.map(Image::new),
         }))
     }
 
@@ -41,83 +46,24 @@ impl Ephemeral {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the root of a region, with all that an index lists beneath.
-    pub fn plant(&self, index: &Index, prefix: &[u8], population: &mut Population) -> u64 {
+    /// The state, in which what the image has in these directories is there.
+    fn state_at(&self, directories: &[u64]) -> MutexGuard<'_, State> {
         let mut state = self.state();
-        let root = state.next;
-        state.next += 1;
-        let now = now();
-        let file = |mode, uid, gid, time, body| File {
-            mode,
-            uid,
-            gid,
-            accessed: time,
-            modified: time,
-            changed: time,
-            names: Vec::new(),
-            last: None,
-            linkable: false,
-            xattrs: BTreeMap::new(),
-            body,
-        };
-        let directory = FileType::Directory.as_raw_mode();
-        let Some(entry) = index.lookup(prefix).filter(|entry| entry.is_directory()) else {
-            // Like a mount point that nobody made: for everybody.
-            let body = Body::Directory(Directory::new(root));
-            state
-                .files
-                .insert(root, file(directory | 0o1777, 0, 0, now, body));
-            return root;
-        };
-        let mut pending = vec![(entry.id(), root, root)];
-        while let Some((id, number, parent)) = pending.pop() {
-            let entry = index.entry(id);
-            let body = match entry.kind() {
-                EntryKind::Directory => Body::Directory(Directory::new(parent)),
-                EntryKind::Symlink { target } => Body::Symlink(target.into()),
-                EntryKind::File { size, .. } => Body::Initial(id, size),
-                EntryKind::Fifo => Body::Special,
-                // Device nodes of an image mean the host's devices.
-                EntryKind::CharDevice { .. } | EntryKind::BlockDevice { .. } => continue,
-            };
-            let is_directory = entry.is_directory();
-            let time = (entry.mtime(), entry.mtime_nsec());
-            let mut made = file(entry.st_mode(), entry.uid(), entry.gid(), time, body);
-            made.xattrs = entry
-                .xattrs()
-                .map(|(name, value)| (name.to_vec(), value.to_vec()))
-                .collect();
-            if number != root {
-                let name = Name::from(path_name(entry.path()));
-                let state = &mut *state;
-                if let Some(first) = population.get(&entry.inode()) {
-                    state.name(*first, parent, name);
-                    continue;
-                }
-                population.insert(entry.inode(), number);
-                state.files.insert(number, made);
-                state.name(number, parent, name);
-            } else {
-                state.files.insert(number, made);
-            }
-            if is_directory {
-                for (_, child) in index.children(id) {
-                    // What another region has is not ours.
-                    let region = index.region_of(index.entry(child).path());
-                    if region.is_some_and(|region| region.prefix() == prefix) {
-                        pending.push((child, state.next, number));
-                        state.next += 1;
-                    }
-                }
-            }
+        for directory in directories {
+            state.expand(*directory);
         }
-        root
+        state
+    }
+
+    /// Makes the root of a region, with all that the index lists beneath.
+    pub fn plant(&self, prefix: &[u8]) -> u64 {
+        self.state().plant(prefix)
     }
 }
 
 impl FileSystem for Ephemeral {
     fn lookup(&self, directory: u64, name: &[u8]) -> Result<Option<u64>, Errno> {
-        Ok(self.state().directory(directory)?.get(name))
+        Ok(self.state_at(&[directory]).directory(directory)?.get(name))
     }
 
     fn parent(&self, directory: u64) -> Result<u64, Errno> {
@@ -125,7 +71,7 @@ impl FileSystem for Ephemeral {
     }
 
     fn metadata(&self, number: u64) -> Result<Metadata, Errno> {
-        let state = self.state();
+        let state = self.state_at(&[number]);
         let file = state.file(number)?;
         let mut metadata = Metadata {
             mode: file.mode,
@@ -140,15 +86,15 @@ impl FileSystem for Ephemeral {
             ..Metadata::default()
         };
         match &file.body {
-            Body::Memory(memory, _) => {
-                let status = fstat(&**memory)?;
+            Body::Memory(memory) => {
+                let status = fstat(&*memory.file)?;
                 (metadata.accessed, metadata.modified, metadata.changed) =
-                    times(&status, file.changed);
+                    memory.times(&status, file.modified, file.changed);
                 metadata.size = status.st_size as u64;
                 metadata.blocks = status.st_blocks as u64;
             }
-            Body::Idle(content) => metadata.set_size(content.len() as u64),
-            Body::Initial(_, size) => metadata.set_size(*size),
+            Body::Idle(content) => set_content_size(&mut metadata, content.len() as u64),
+            Body::Initial(_, size) => set_content_size(&mut metadata, *size),
             Body::Symlink(target) => metadata.size = target.len() as u64,
             Body::Directory(entries) => {
                 let is_root = entries.parent == number;
@@ -172,7 +118,7 @@ impl FileSystem for Ephemeral {
     }
 
     fn list(&self, directory: u64, from: u64) -> Result<Vec<(Child, u64)>, Errno> {
-        let state = self.state();
+        let state = self.state_at(&[directory]);
         let entries = state.living(directory)?;
         let child = |name: &[u8], number: u64| Child {
             name: name.to_vec(),
@@ -219,7 +165,7 @@ impl FileSystem for Ephemeral {
     }
 
     fn create(&self, directory: u64, name: &[u8], new: &New) -> Result<u64, Errno> {
-        let mut state = self.state();
+        let mut state = self.state_at(&[directory]);
         if state.living(directory)?.get(name).is_some() {
             return Err(Errno::EXIST);
         }
@@ -239,7 +185,7 @@ impl FileSystem for Ephemeral {
     }
 
     fn link(&self, number: u64, directory: u64, name: &[u8]) -> Result<(), Errno> {
-        let mut state = self.state();
+        let mut state = self.state_at(&[directory]);
         if state.living(directory)?.get(name).is_some() {
             return Err(Errno::EXIST);
         }
@@ -258,8 +204,9 @@ impl FileSystem for Ephemeral {
     }
 
     fn remove(&self, directory: u64, name: &[u8], is_directory: bool) -> Result<(), Errno> {
-        let mut state = self.state();
+        let mut state = self.state_at(&[directory]);
         let number = state.directory(directory)?.get(name).ok_or(Errno::NOENT)?;
+        state.expand(number);
         state.check_replaceable(number, is_directory)?;
         state.unname(number, directory, name, true);
         // Only what never had a name may be linked without one.
@@ -275,9 +222,12 @@ impl FileSystem for Ephemeral {
         to: (u64, &[u8]),
         renaming: Renaming,
     ) -> Result<(), Errno> {
-        let mut state = self.state();
+        let mut state = self.state_at(&[from.0, to.0]);
         let moved = state.directory(from.0)?.get(from.1).ok_or(Errno::NOENT)?;
         let victim = state.living(to.0)?.get(to.1);
+        if let Some(victim) = victim {
+            state.expand(victim);
+        }
         match (victim, renaming) {
             (Some(_), Renaming::Keep) => return Err(Errno::EXIST),
             (None, Renaming::Exchange) => return Err(Errno::NOENT),
@@ -338,8 +288,8 @@ impl FileSystem for Ephemeral {
             Change::Times(accessed, modified) => {
                 file.accessed = accessed.unwrap_or(file.accessed);
                 file.modified = modified.unwrap_or(file.modified);
-                if let Body::Memory(memory, _) = &file.body {
-                    set_times(memory, accessed, modified)?;
+                if let Body::Memory(memory) = &file.body {
+                    set_times(&memory.file, accessed, modified)?;
                 }
             }
         }
@@ -387,14 +337,11 @@ impl FileSystem for Ephemeral {
     fn content(&self, number: u64) -> Result<Content, Errno> {
         let mut state = self.state();
         let content = match &state.file(number)?.body {
-            Body::Memory(memory, _) => return Ok(Content::Memory(Arc::clone(memory))),
+            Body::Memory(memory) => return Ok(Content::Memory(Arc::clone(&memory.file))),
             Body::Initial(id, _) => return Ok(Content::Initial(*id)),
             Body::Idle(content) => content.clone(),
             _ => return Err(Errno::INVAL),
         };
-        if state.by_memory.len() >= state.demote_at {
-            state.demote();
-        }
         let shown = state.file(number)?;
         let name = shown.names.first().or(shown.last.as_ref());
         let memory = create(name.map_or(&b""[..], |(_, name)| name))?;
@@ -408,9 +355,21 @@ impl FileSystem for Ephemeral {
     fn load(&self, number: u64, copy: OwnedFd) -> Result<Arc<OwnedFd>, Errno> {
         let mut state = self.state();
         match &state.file(number)?.body {
-            Body::Memory(memory, _) => Ok(Arc::clone(memory)),
+            Body::Memory(memory) => Ok(Arc::clone(&memory.file)),
             _ => state.hold(number, copy),
         }
+    }
+
+    fn pristine(&self, number: u64) -> Option<EntryId> {
+        match &self.state().file(number).ok()?.body {
+            Body::Initial(id, _) => Some(*id),
+            Body::Memory(memory) => memory.pristine.map(|(id, _)| id),
+            _ => None,
+        }
+    }
+
+    fn spoil(&self, number: u64) {
+        self.state().spoil(number);
     }
 
     fn of_memory(&self, memory: u64) -> Option<u64> {
@@ -452,8 +411,10 @@ impl FileSystem for Ephemeral {
     }
 }
 
-fn path_name(path: &[u8]) -> &[u8] {
-    path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
+/// Sets the size of a content that has no memory file, as if it had one: of whole pages.
+fn set_content_size(metadata: &mut Metadata, size: u64) {
+    metadata.size = size;
+    metadata.blocks = size.div_ceil(PAGE) * (PAGE / 512);
 }
 
 #[cfg(test)]

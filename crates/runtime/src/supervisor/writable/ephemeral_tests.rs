@@ -1,5 +1,10 @@
+use std::ops::ControlFlow;
+
 use rustix::fs::OFlags;
 use rustix::io::{pread, pwrite};
+
+use sconify_shield::build::{Builder, Content as Given, Metadata as Attributes};
+use sconify_shield::{FileSystemKey, RegionKind};
 
 use super::super::{reopen, Kind, Time};
 use super::*;
@@ -15,7 +20,7 @@ fn new(kind: Kind) -> New {
 
 /// An empty file system and its root.
 fn system(memories: usize) -> (Ephemeral, u64) {
-    let ephemeral = Ephemeral::new(memories);
+    let ephemeral = Ephemeral::new(None, memories, u64::MAX);
     let root = {
         let mut state = ephemeral.state();
         let number = state.next;
@@ -103,6 +108,95 @@ fn nothing_comes_to_stand_beneath_itself() {
         system.create(below, b"x", &new(Kind::File)),
         Err(Errno::NOENT)
     );
+}
+
+/// A file system that begins with `count` files of 1000 bytes in `/d`, and `/one` and `/other/two`, which are one file; and its root.
+fn with_image(count: u64, bytes: u64) -> (Ephemeral, u64) {
+    let key = FileSystemKey::new([1; 32]);
+    let mut builder = Builder::new(key.clone());
+    builder
+        .add_region(b"/", RegionKind::Ephemeral, "test")
+        .unwrap();
+    let pack = builder.add_pack(b"/", b"/pack").unwrap();
+    let mut add = |path: &str, inode, given| {
+        let attributes = Attributes {
+            mode: 0o755,
+            inode,
+            ..Attributes::default()
+        };
+        builder
+            .add_entry(path.as_bytes(), attributes, given)
+            .unwrap();
+    };
+    let file = || Given::File {
+        source: vec![7; 1000],
+        size: 1000,
+        pack: Some(pack),
+    };
+    for (path, inode) in [("/", 1), ("/d", 2), ("/other", 3)] {
+        add(path, inode, Given::Directory);
+    }
+    add("/one", 4, file());
+    add("/other/two", 4, file());
+    for number in 0..count {
+        add(&format!("/d/{number}"), 5 + number, file());
+    }
+    let built = builder
+        .finish(&mut [Vec::new()], 1, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
+    let index = Index::open(&built.index, &key, &built.tag).unwrap();
+    let ephemeral = Ephemeral::new(Some(Arc::new(index)), 1000, bytes);
+    let root = ephemeral.plant(b"/");
+    (ephemeral, root)
+}
+
+/// Gives a file of the image its memory file.
+fn load(system: &Ephemeral, number: u64) -> Arc<OwnedFd> {
+    match system.content(number).unwrap() {
+        Content::Memory(memory) => memory,
+        Content::Initial(_) => {
+            let memory = create(b"test").unwrap();
+            pwrite(&memory, &[7; 1000], 0).unwrap();
+            system.load(number, memory).unwrap()
+        }
+    }
+}
+
+#[test]
+fn what_the_image_has_is_given_up_when_nobody_has_it_open_unless_it_was_changed() {
+    let (system, root) = with_image(40, 10_000);
+    let directory = system.lookup(root, b"d").unwrap().unwrap();
+    let number = |name: u64| {
+        let name = name.to_string();
+        system.lookup(directory, name.as_bytes()).unwrap().unwrap()
+    };
+    let before = system.metadata(number(0)).unwrap();
+    let open = reopen(&load(&system, number(0)), OFlags::RDONLY).unwrap();
+    drop(load(&system, number(1)));
+    system.spoil(number(1));
+    for name in 2..40 {
+        drop(load(&system, number(name)));
+    }
+    let kept = system.state().by_memory.len();
+    assert!(kept <= 15, "{kept} memory files are kept");
+    let is_held = |name| matches!(system.content(number(name)).unwrap(), Content::Memory(_));
+    assert!(is_held(0) && is_held(1) && !is_held(2));
+    assert!(system.pristine(number(0)).is_some() && system.pristine(number(1)).is_none());
+    assert_eq!(system.metadata(number(0)).unwrap(), before);
+    drop(open);
+}
+
+#[test]
+fn all_names_of_a_file_of_the_image_are_known_before_one_is_taken_away() {
+    let (system, root) = with_image(0, u64::MAX);
+    let number = system.lookup(root, b"one").unwrap().unwrap();
+    assert_eq!(system.metadata(number).unwrap().links, 2);
+    system.remove(root, b"one", false).unwrap();
+    let other = system.lookup(root, b"other").unwrap().unwrap();
+    assert_eq!(system.lookup(other, b"two").unwrap(), Some(number));
+    assert_eq!(system.metadata(number).unwrap().links, 1);
+    assert!(system.pristine(number).is_some());
+    assert_eq!(system.remove(root, b"other", true), Err(Errno::NOTEMPTY));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod directory;
 mod ephemeral;
+mod image;
 mod objects;
 mod state;
 mod volume;
@@ -240,6 +241,14 @@ pub trait FileSystem: Send + Sync {
     /// `ENOENT` if there is no such inode any more.
     fn load(&self, number: u64, copy: OwnedFd) -> Result<Arc<OwnedFd>, Errno>;
 
+    /// The entry of the image whose content a file still has.
+    fn pristine(&self, _number: u64) -> Option<EntryId> {
+        None
+    }
+
+    /// Notes that the content of a file may be changed from now on.
+    fn spoil(&self, _number: u64) {}
+
     /// The file that a memory file is the content of, by the memory file's inode number.
     fn of_memory(&self, memory: u64) -> Option<u64>;
 
@@ -280,14 +289,14 @@ pub struct Writable {
 const EPHEMERAL: u16 = 0;
 
 impl Writable {
-    /// Makes the writable regions of an index, with what it lists in the ephemeral ones. At most `memories` contents are kept as memory files while nobody has them open.
-    pub fn new(index: &Index, memories: usize, durable: Vec<Arc<VolumeSystem>>) -> Self {
-        let ephemeral = ephemeral::Ephemeral::new(memories);
+    /// Makes the writable regions of an index, with what it lists in them. At most `memories` contents are kept as memory files while nobody has them open.
+    pub fn new(index: &Arc<Index>, memories: usize, durable: Vec<Arc<VolumeSystem>>) -> Self {
+        let image = Some(Arc::clone(index));
+        let ephemeral = ephemeral::Ephemeral::new(image, memories, crate::supervisor::budget());
         let mut roots = Vec::new();
-        let mut populated = ephemeral::Population::default();
         for region in index.regions() {
             if region.kind() == RegionKind::Ephemeral {
-                let number = ephemeral.plant(index, region.prefix(), &mut populated);
+                let number = ephemeral.plant(region.prefix());
                 roots.push(Root {
                     prefix: region.prefix().to_vec(),
                     inode: Inode {
@@ -402,6 +411,11 @@ impl Writable {
             .iter()
             .find(|root| root.prefix == prefix)
             .map(|root| root.inode)
+    }
+
+    /// The entry of the image whose content a file still has.
+    pub fn pristine(&self, inode: Inode) -> Option<EntryId> {
+        self.system(inode).pristine(inode.number)
     }
 
     /// What `stat` shows.

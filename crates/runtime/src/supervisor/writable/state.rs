@@ -12,6 +12,7 @@ use rustix::time::{clock_gettime, ClockId};
 use sconify_shield::EntryId;
 
 use super::directory::{Directory, Name};
+use super::image::Image;
 use super::{Kind, New, Time};
 use crate::kernel::process::is_sole_holder;
 
@@ -39,8 +40,19 @@ pub struct File {
     pub body: Body,
 }
 
+/// The memory file that holds a content.
+pub struct Memory {
+    pub file: Arc<OwnedFd>,
+    /// Its inode number.
+    pub inode: u64,
+    /// When it was last changed, as the kernel sees it, once the content was in it.
+    filled: Time,
+    /// The entry of the image whose content this is, as long as nobody could have changed it, and its size.
+    pub pristine: Option<(EntryId, u64)>,
+}
+
 pub enum Body {
-    Memory(Arc<OwnedFd>, u64),
+    Memory(Memory),
     /// A content that has no memory file for now.
     Idle(Box<[u8]>),
     /// What the image has: an entry, and its size.
@@ -61,6 +73,12 @@ pub struct State {
     /// When there are more memory files than this, those that nobody has open are given up.
     pub demote_at: usize,
     pub memories: usize,
+    /// Bytes of the memory files that hold what the image has, and how many make us give up those that nobody has open.
+    pub pristine: u64,
+    pub pristine_at: u64,
+    pub pristine_limit: u64,
+    /// What the regions begin with.
+    pub image: Option<Image>,
 }
 
 impl State {
@@ -165,8 +183,8 @@ impl State {
     /// Whether somebody else has the memory file of a file.
     pub fn is_open(&self, number: u64) -> bool {
         match self.files.get(&number).map(|file| &file.body) {
-            Some(Body::Memory(memory, _)) => {
-                Arc::strong_count(memory) > 1 || !is_sole_holder(memory.as_fd())
+            Some(Body::Memory(Memory { file, .. })) => {
+                Arc::strong_count(file) > 1 || !is_sole_holder(file.as_fd())
             }
             _ => false,
         }
@@ -174,14 +192,15 @@ impl State {
 
     pub fn drop_file(&mut self, number: u64) {
         if let Some(file) = self.files.remove(&number) {
-            if let Body::Memory(_, memory) = file.body {
-                self.by_memory.remove(&memory);
+            if let Body::Memory(memory) = file.body {
+                self.by_memory.remove(&memory.inode);
+                self.pristine -= memory.pristine.map_or(0, |(_, size)| size);
             }
         }
     }
 
-    /// Takes small contents that nobody has open out of their memory files.
-    pub fn demote(&mut self) {
+    /// Takes contents that nobody has open out of their memory files: small ones, and those that can be had from the image again.
+    fn demote(&mut self) {
         let candidates: Vec<_> = self.by_memory.values().copied().collect();
         for number in candidates {
             if self.is_open(number) {
@@ -197,37 +216,72 @@ impl State {
             else {
                 continue;
             };
-            let Body::Memory(memory, inode) = body else {
+            let Body::Memory(memory) = body else {
                 continue;
             };
-            let Ok(status) = fstat(&*memory) else {
+            let Ok(status) = fstat(&*memory.file) else {
                 continue;
             };
-            let size = status.st_size as u64;
-            if size > SMALL {
-                continue;
-            }
-            let mut content = vec![0; size as usize];
-            if pread(&*memory, &mut content, 0) != Ok(content.len()) && size > 0 {
-                continue;
-            }
-            let inode = *inode;
-            (*accessed, *modified, *changed) = times(&status, *changed);
-            *body = Body::Idle(content.into());
+            let idle = match memory.pristine {
+                Some((id, size)) => {
+                    self.pristine -= size;
+                    Body::Initial(id, size)
+                }
+                None => {
+                    let size = status.st_size as u64;
+                    if size > SMALL {
+                        continue;
+                    }
+                    let mut content = vec![0; size as usize];
+                    if pread(&*memory.file, &mut content, 0) != Ok(content.len()) && size > 0 {
+                        continue;
+                    }
+                    Body::Idle(content.into())
+                }
+            };
+            let inode = memory.inode;
+            (*accessed, *modified, *changed) = memory.times(&status, *modified, *changed);
+            *body = idle;
             self.by_memory.remove(&inode);
         }
         self.demote_at = self.memories.max(2 * self.by_memory.len());
+        self.pristine_at = self.pristine_limit.max(self.pristine + self.pristine / 4);
+    }
+
+    /// Notes that a content may be changed from now on: it is not the image's any more.
+    pub fn spoil(&mut self, number: u64) {
+        if let Some(File {
+            body: Body::Memory(memory),
+            ..
+        }) = self.files.get_mut(&number)
+        {
+            self.pristine -= memory.pristine.take().map_or(0, |(_, size)| size);
+        }
     }
 
     /// Puts a memory file in the place of what a file's content was.
     pub fn hold(&mut self, number: u64, memory: OwnedFd) -> Result<Arc<OwnedFd>, Errno> {
-        let inode = fstat(&memory)?.st_ino;
+        if self.by_memory.len() >= self.demote_at || self.pristine > self.pristine_at {
+            self.demote();
+        }
         let file = self.file_mut(number)?;
         set_times(&memory, Some(file.accessed), Some(file.modified))?;
-        let memory = Arc::new(memory);
-        file.body = Body::Memory(Arc::clone(&memory), inode);
-        self.by_memory.insert(inode, number);
-        Ok(memory)
+        let status = fstat(&memory)?;
+        let memory = Memory {
+            file: Arc::new(memory),
+            inode: status.st_ino,
+            filled: status_changed(&status),
+            pristine: match file.body {
+                Body::Initial(id, size) => Some((id, size)),
+                _ => None,
+            },
+        };
+        let held = Arc::clone(&memory.file);
+        let size = memory.pristine.map_or(0, |(_, size)| size);
+        file.body = Body::Memory(memory);
+        self.by_memory.insert(status.st_ino, number);
+        self.pristine += size;
+        Ok(held)
     }
 
     pub fn make(&mut self, directory: u64, new: &New, linkable: bool) -> u64 {
@@ -307,13 +361,37 @@ pub fn create(name: &[u8]) -> Result<OwnedFd, Errno> {
     )
 }
 
+impl Memory {
+    /// The times of the content, and of the last change of anything; `modified` is what the content had when it was put here, `changed` when the attributes
+    /// were last changed.
+    pub fn times(
+        &self,
+        status: &rustix::fs::Stat,
+        modified: Time,
+        changed: Time,
+    ) -> (Time, Time, Time) {
+        let (accessed, written, touched) = times(status, changed);
+        // Putting the content here was no change of it.
+        let is_untouched = status_changed(status) == self.filled && written == modified;
+        (
+            accessed,
+            written,
+            if is_untouched { changed } else { touched },
+        )
+    }
+}
+
 /// The times of a content, and of the last change of anything, if that of the attributes is this.
 pub fn times(status: &rustix::fs::Stat, changed: Time) -> (Time, Time, Time) {
     (
         (status.st_atime, status.st_atime_nsec as u32),
         (status.st_mtime, status.st_mtime_nsec as u32),
-        changed.max((status.st_ctime, status.st_ctime_nsec as u32)),
+        changed.max(status_changed(status)),
     )
+}
+
+fn status_changed(status: &rustix::fs::Stat) -> Time {
+    (status.st_ctime, status.st_ctime_nsec as u32)
 }
 
 pub fn set_times(

@@ -1,0 +1,53 @@
+"""Write a layer around a large content that is on the disk already, so that it is not written a second time."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from sconify.errors import BugError
+from sconify.image.compression import Compression, sha256, write_all
+from sconify.image.layer import Layer
+from sconify.image.layer_writer import member_header
+from sconify.image.model import Entry, EntryType, Extent
+from sconify.image.storage import writing
+from sconify.image.tar_writer import END, padding
+from sconify.image.tree import ROOT
+
+
+def layer_around(content: Extent, *, path: str, mode: int, epoch: int, head: bytes = b"") -> Layer:
+    """Make an uncompressed layer with one file, bit by bit what ``LayerWriter`` would make.
+
+    Args:
+        content: The end of a file of this machine: what the layer's file ends with. The archive is completed in that
+            file, so before the content there must be room for ``head`` and a few KiB, a hole for instance.
+        path: Of the layer's file.
+        mode: Its permission bits; it is owned by root.
+        epoch: Seconds since 1970, the time of everything.
+        head: What the layer's file begins with.
+
+    Raises:
+        BugError: The room does not suffice.
+        ServiceError: The disk is full.
+    """
+    own = Entry(path=path, type=EntryType.FILE, mode=mode, mtime=epoch, content=content)
+    above = path.split("/")[1:-1]
+    directories = ["/" + "/".join(above[: count + 1]) for count in range(len(above))]
+    headers = [member_header(dataclasses.replace(ROOT, path=directory, mtime=epoch)) for directory in directories]
+    headers.append(dataclasses.replace(member_header(own), size=len(head) + content.size))
+    before = b"".join(header.encode() for header in headers) + head
+    start = content.offset - len(before)
+    if start < 0:
+        raise BugError(f"{content.source} has {content.offset} bytes of room for {len(before)}")
+    after = padding(len(head) + content.size) + END
+    with writing(content.source):
+        descriptor = os.open(content.source, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            for offset, data in ((start, before), (content.offset + content.size, after)):
+                os.lseek(descriptor, offset, os.SEEK_SET)
+                write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+    blob = Extent(content.source, start, len(before) + content.size + len(after))
+    digest = sha256(blob)
+    return Layer(blob=blob, compression=Compression.NONE, digest=digest, diff_id=digest)
