@@ -77,6 +77,12 @@ def comes_up(container: Container, port: int, timeout: float = 60) -> bool:
         return True
 
 
+def wait_for_port(container: Container, port: int, timeout: float = 60) -> None:
+    """Wait until a service of a container takes connections."""
+    if not comes_up(container, port, timeout):
+        pytest.fail(f"port {port} is not served: the container ended")
+
+
 def conversations(
     pair: Pair, way: Way, start: Callable[..., Container], port: int, talk: Callable[[Container], list[str]]
 ) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.containers import Container, run
 from tests.e2e.corpus import services
-from tests.e2e.corpus.conftest import MakePair, Pair, comes_up, conversations
+from tests.e2e.corpus.conftest import MakePair, Pair, conversations, wait_for_port
 from tests.e2e.corpus.engines import Way, ways
 
 pytestmark = pytest.mark.docker
@@ -71,7 +71,7 @@ def test_a_file_of_a_gibibyte_is_served(
     made = pair(services.nginx(tmp_path_factory.mktemp("big"), services.BIG_NGINX_FILES))
     for image in (made.native, made.encrypted):
         container = start(image)
-        assert comes_up(container, 8080)
+        wait_for_port(container, 8080)
         serves(container, services.BIG_NGINX_FILES)
         last = httpx.get(f"http://{container.address()}:8080/1g", headers={"Range": "bytes=-5"})
         assert last.content == list(services.pieces_of("1g", 1 << 30))[-1][-5:]
@@ -81,7 +81,7 @@ def test_a_file_of_a_gibibyte_is_served(
 def test_workers_are_replaced_and_the_end_is_graceful(nginx: Pair, start: Callable[..., Container]) -> None:
     for image in (nginx.native, nginx.encrypted):
         container = start(image)
-        assert comes_up(container, 8080)
+        wait_for_port(container, 8080)
         workers = workers_of(container)
         assert len(workers) == 2
         assert {user for _, user in workers} == {"33"}
