@@ -1,7 +1,7 @@
 # make setup | demo | test | corpus | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test corpus test-rust test-unit test-integration lint check-help format crash-test schema bench bench-attestation bench-runtime soak fuzz lock clean bench-volume soak-volume bench-binaryfs bench-convert
+.PHONY: setup demo test corpus corpus-python test-rust test-unit test-integration lint check-help format crash-test api-test cas-image schema bench bench-attestation bench-runtime soak fuzz lock clean bench-volume crash-volume soak-volume bench-binaryfs bench-convert
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -41,6 +41,10 @@ lint: setup
 corpus: setup
 	scripts/with-docker.sh pytest -m "corpus or docker" tests/e2e/corpus
 
+# Python's own regression suite alone.
+corpus-python: setup
+	scripts/with-docker.sh pytest -m "corpus or docker" tests/e2e/corpus/test_python.py
+
 # What --help says, against the seed's list of options and the README.
 	pytest tests/unit/cli/test_help.py tests/unit/cli/test_config_file.py
 
@@ -51,6 +55,15 @@ format: setup
 
 crash-test: setup
 	SCONIFY_CRASH_WRITES=1000 pytest tests/hostile/cas/test_crashes.py
+
+# Hundreds of random requests for each operation of the CAS's APIs: none may make it fail.
+EXAMPLES ?= 200
+api-test: setup
+	SCONIFY_API_EXAMPLES=$(EXAMPLES) pytest tests/integration/cas/test_cas_openapi.py
+
+# The CAS as a container image, made on Debian's Python.
+cas-image: setup
+	deploy/build-image.sh sconify-cas $(BASE)
 
 schema: setup
 	python -m sconify.policy.schema > docs/session.schema.json
@@ -72,6 +85,11 @@ bench-attestation: setup
 # Next to a plain directory and to gocryptfs, on the disk of this directory.
 bench-volume: setup
 	cargo bench --quiet --locked --package sconify-volume --bench volume -- $(CURDIR)/target
+
+# Containers that are killed while they write to a volume, ROUNDS times each.
+ROUNDS ?= 500
+crash-volume: setup
+	SCONIFY_VOLUME_ROUNDS=$(ROUNDS) scripts/with-docker.sh pytest -s -o timeout=0 -m docker tests/e2e/volumes/test_crashes.py
 
 # Hundreds of kills, thousands of flipped bytes, long random tests.
 soak-volume: setup

@@ -121,11 +121,11 @@ class Client:
 class Enclave:
     """What the runtime does, step by step, so that tests can do each step wrong."""
 
-    def __init__(self, port: int, config_id: str) -> None:
+    def __init__(self, port: int, config_id: str, *, host: str = "127.0.0.1") -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        self._connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=30)
+        self._connection = http.client.HTTPSConnection(host, port, context=context, timeout=30)
         self.config_id = config_id
         self.key = ECKey.generate_key("P-256")
         jwk = self.key.as_dict(private=False)

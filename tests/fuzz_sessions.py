@@ -15,13 +15,18 @@ import traceback
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from joserfc.jwk import ECKey
+
+from sconify.cas.console.redaction import redacted
 from sconify.errors import SconifyError, UntrustedDataError, UserError
+from sconify.policy.encrypted import open_encrypted
 from sconify.policy.formats import FORMATS, SecretValue
 from sconify.policy.session import parse_session, session_hash
 from sconify.policy.signed import open_signed
 from sconify.policy.substitution import substitute
 
 CANARY = "c4n4ry"
+KEY = ECKey.generate_key("P-256")
 SLOW = 2.0
 SESSIONS = Path(__file__).parent / "vectors/sessions"
 WORDS = [
@@ -118,6 +123,7 @@ def one(chance: random.Random, texts: list[str]) -> None:
         session = parse_session(text)
         session_hash(session)
         assert CANARY not in repr(session)
+        redacted(text, fingerprint=lambda _: "")
     except UserError as error:
         must_be_quiet(error, text)
     pieces = "".join(chance.choices(PIECES, k=chance.randrange(1, 12)))
@@ -125,10 +131,11 @@ def one(chance: random.Random, texts: list[str]) -> None:
         substitute(pieces, secrets=SECRETS, raw=chance.random() < 0.5)
     except UserError as error:
         must_be_quiet(error, pieces)
-    try:
-        open_signed(text)
-    except (UserError, UntrustedDataError) as error:
-        must_be_quiet(error, text)
+    for opened in (open_signed, lambda document: open_encrypted(document, KEY)):
+        try:
+            opened(text)
+        except (UserError, UntrustedDataError) as error:
+            must_be_quiet(error, text)
 
 
 def fuzz(seed: int, seconds: float) -> tuple[int, str | None]:

@@ -64,6 +64,8 @@ def converted_service(
         fspf_tag="0" * 32,
         secrets=policy.secrets,
         injection_files=policy.injection_files,
+        volumes=tuple(volume.volume_entry() for volume in request.volumes),
+        mounts=tuple(volume.image_entry() for volume in request.volumes),
         attested=request.attest_service,
         tolerate=authority.tolerate,
         ignore_advisories=("*",) if request.allow_tcb_vulnerabilities else (),

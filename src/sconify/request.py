@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sconify.errors import UserError
 from sconify.image.compression import Compression
@@ -12,6 +13,9 @@ from sconify.image.layer import DEFAULT_MAX_SIZE
 from sconify.image.reference import ImageReference
 from sconify.image.registry import DEFAULT_ACCESS, RegistryAccess
 from sconify.program.launch import normal_variable
+
+if TYPE_CHECKING:
+    from sconify.volume.option import VolumeOption
 
 DEFAULT_LAS = "localhost:18766"
 """The LAS of the host on which the container runs (the seed document's default)."""
@@ -40,6 +44,7 @@ class Request:
     plain_directories: tuple[str, ...] = ()
     plain_files: tuple[str, ...] = ()
     host_paths: tuple[str, ...] = ()
+    volumes: tuple[VolumeOption, ...] = ()
     base: ImageReference | None = None
     command: str | None = None
     environment: tuple[tuple[str, str], ...] = ()

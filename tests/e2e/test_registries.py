@@ -224,38 +224,60 @@ def bare_image(tmp_path: Path) -> Iterator[str]:
     run("docker", "rmi", "--force", str(reference), check=False)
 
 
-def test_in_a_container_as_somebody_without_rights(plain: tuple[str, Path], bare_image: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def flask_in_registry(plain: tuple[str, Path], flask_native: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The native image of the tutorial, in the registry without TLS."""
+    archive = tmp_path_factory.mktemp("flask") / "native.tar"
+    run("docker", "save", f"--output={archive}", flask_native)
+    name = f"docker://{plain[0]}/my-repo/my-native-flask"
+    run("skopeo", "copy", "--quiet", "--dest-tls-verify=false", f"docker-archive:{archive}", name)
+    archive.unlink()
+    return name
+
+
+FLASK_OPTIONS = ("--binary=/usr/bin/python3", "--dir=/app", "--dir=/tls")
+
+
+def test_in_a_container_as_somebody_without_rights(
+    plain: tuple[str, Path], flask_in_registry: str, bare_image: str, home: dict[str, str], canaries: Canaries,
+    start: Callable[..., Container], tmp_path: Path,
+) -> None:  # fmt: skip
     """The converter in a container with this machine's programs: no engine, no capability, not root."""
     address, _ = plain
+    run(str(COMMANDS / "sconify"), "embedded", "start", env=home)
+    state = Path(home["HOME"], ".local/share/sconify/embedded/services.json")
+    ports = json.loads(state.read_text())["ports"]
     python = Path(sys.base_prefix).resolve()
     (tmp_path / "home").mkdir()
     (tmp_path / "home").chmod(0o777)
     mounts = {"/usr", "/etc/containers", "/etc/ssl", str(PROJECT), str(python), "/etc/alternatives"}
+    target = f"{address}/rootless:v1"
     done = run(
         "docker", "run", "--rm", "--network=host", "--user=1234:1234", "--cap-drop=ALL", "--entrypoint=",
         "--env=HOME=/home/somebody", "--env=PYTHONDONTWRITEBYTECODE=1", f"--volume={tmp_path}/home:/home/somebody",
         *(f"--volume={path}:{path}:ro" for path in sorted(mounts) if Path(path).exists()), bare_image,
-        str(PROJECT / ".venv/bin/python"), str(COMMANDS / "sconify_image"),
-        f"--from=docker://{address}/native", f"--to=docker://{address}/rootless:v1", "--binary=probe", "--dir=/app",
-        f"--insecure-registry={address}",
+        str(PROJECT / ".venv/bin/python"), str(COMMANDS / "sconify_image"), f"--from={flask_in_registry}",
+        f"--to=docker://{target}", f"--insecure-registry={address}", "--cas-debug",
+        f"--cas=127.0.0.1:{ports['client']}", f"--cas-enclave=localhost:{ports['enclave']}",
+        f"--las=localhost:{ports['las']}", *FLASK_OPTIONS,
     )  # fmt: skip
     assert done.stdout.startswith("sconify-")
-    run("skopeo", "inspect", "--tls-verify=false", f"docker://{address}/rootless:v1")
+    try:
+        assert start(target, "--pull=always").answer()["greeting"] == canaries.environment
+    finally:
+        run("docker", "rmi", "--force", target, check=False)
 
 
 def test_the_flask_tutorial_without_an_engine(
-    convert: Convert, plain: tuple[str, Path], flask_native: str, canaries: Canaries, tmp_path: Path,
+    convert: Convert, plain: tuple[str, Path], flask_in_registry: str, canaries: Canaries,
     start: Callable[..., Container],
 ) -> None:  # fmt: skip
     """From ``docker://`` to ``docker://``; an engine runs the result only."""
     address, _ = plain
-    run("docker", "save", f"--output={tmp_path}/native.tar", flask_native)
-    push = ("--quiet", "--dest-tls-verify=false", f"docker-archive:{tmp_path}/native.tar")
-    run("skopeo", "copy", *push, f"docker://{address}/my-repo/my-native-flask")
     target = f"{address}/my-repo/my-encrypted-flask"
     made = convert(
-        f"--from=docker://{address}/my-repo/my-native-flask", f"--to=docker://{target}", "--dir=/app", "--dir=/tls",
-        "--binary=/usr/bin/python3", "--service-name=my-flask-service", "--name=my-flask-session",
+        f"--from={flask_in_registry}", f"--to=docker://{target}", *FLASK_OPTIONS,
+        "--service-name=my-flask-service", "--name=my-flask-session",
         "--namespace=my-workflow-namespace", "--create-namespace", "--heap=1G", "--stack=4M", "--dlopen=2",
         f"--insecure-registry={address}", environment=NO_ENGINE,
     )  # fmt: skip

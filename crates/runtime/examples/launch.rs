@@ -1,15 +1,18 @@
 //! Runs a program from a protected file system without attestation, for tests and benchmarks: the key is on the command line.
 //!
-//! `launch INDEX KEY TAG [--embedded FILE START DIGESTS] [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... [--template PATH]... [--secret NAME=VALUE]... [--debug] -- PROGRAM ARGV...`
+//! `launch INDEX KEY TAG [--embedded FILE START DIGESTS] [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... [--template PATH]... [--secret NAME=VALUE]... [--volume DIRECTORY]... [--debug] -- PROGRAM ARGV...`
 //!
 //! `launch sconify:debug COMMAND...` runs a command beside the program that was launched with `--debug`.
 //!
 //! With `--embedded`, the packs stand in one file from a place on; a second file has the digests of their chunks.
 
+use std::error::Error as _;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStringExt;
 use std::process::exit;
+use std::sync::Arc;
+use std::time::Duration;
 
 use sconify_runtime::executor::{
     Dlopen, Embedded, Executor, ExitStatus, FileSystem, InjectedFile, Launch, Origin, Template,
@@ -17,7 +20,9 @@ use sconify_runtime::executor::{
 };
 use sconify_runtime::log::{self, Level};
 use sconify_runtime::supervisor::{debugging, Supervisor};
+use sconify_runtime::volumes::{Ledger, LedgerError, Mount, OpenVolume, Recorded, UpdatePolicy};
 use sconify_shield::{FileSystemKey, RootTag};
+use sconify_volume::State;
 
 fn main() {
     let level = std::env::var("SCONE_LOG")
@@ -64,6 +69,7 @@ fn launch() -> Launch {
         },
         injected_files: Vec::new(),
         templates: Templates::default(),
+        volumes: Vec::new(),
         dlopen: Dlopen::Protected,
         fork: true,
         debug: false,
@@ -106,6 +112,7 @@ fn launch() -> Launch {
                     mode: 0o600,
                 });
             }
+            b"--volume" => launch.volumes.push(volume(next("a directory"))),
             b"--" => break,
             other => usage(&String::from_utf8_lossy(other)),
         }
@@ -150,11 +157,37 @@ fn pair(text: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
     (text[..equals].to_vec(), text[equals + 1..].to_vec())
 }
 
+/// A volume under a known key, of which nobody keeps the newest state.
+fn volume(path: Vec<u8>) -> OpenVolume {
+    struct Nobody;
+    impl Ledger for Nobody {
+        fn record(&self, _volume: &str, _state: State) -> Result<(), LedgerError> {
+            Ok(())
+        }
+    }
+    let mount = Mount {
+        name: "test".to_owned(),
+        path,
+        key: FileSystemKey::new([9; 32]),
+        policy: UpdatePolicy::NoRollbackProtection,
+        recorded: Recorded {
+            root: None,
+            counter: 0,
+        },
+        strict: false,
+        patience: Duration::MAX,
+    };
+    let nobody: Arc<dyn Ledger> = Arc::new(Nobody);
+    mount
+        .open(&nobody)
+        .unwrap_or_else(|error| usage(&format!("{error}: {:?}", error.source())))
+}
+
 fn c_string(bytes: Vec<u8>) -> CString {
     CString::new(bytes).unwrap_or_else(|_| usage("a text without NUL"))
 }
 
 fn usage(what: &str) -> ! {
-    eprintln!("launch INDEX KEY TAG [--embedded FILE START DIGESTS] [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... [--template PATH]... [--secret NAME=VALUE]... [--debug] -- PROGRAM ARGV...: {what}");
+    eprintln!("launch INDEX KEY TAG [--embedded FILE START DIGESTS] [--env NAME=VALUE]... [--cwd DIRECTORY] [--no-fork] [--dlopen 0|1|2] [--inject PATH=TEXT]... [--template PATH]... [--secret NAME=VALUE]... [--volume DIRECTORY]... [--debug] -- PROGRAM ARGV...: {what}");
     exit(125);
 }

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::attest::{Nonce, Signed};
 use crate::executor::{FileSystem, InjectedFile, Launch, Origin, Template, Templates};
 use crate::manifest::Manifest;
+use crate::volumes::{Mount, MountFields};
 
 const FORMAT: &str = "sconify-config/1";
 
@@ -82,6 +83,8 @@ pub struct Configuration {
     lease_seconds: Option<u64>,
     #[serde(default, deserialize_with = "present")]
     debug: Option<bool>,
+    #[serde(default)]
+    volumes: Vec<MountFields>,
 }
 
 #[derive(Deserialize)]
@@ -197,7 +200,17 @@ impl Configuration {
         self.lease_seconds.map(Duration::from_secs)
     }
 
-    /// What is to be launched: the program and its limits from the manifest, everything else from here and, where it says so, from the host.
+    /// The volumes that the program gets; they are still to be opened.
+    pub fn mounts(&self) -> Result<Vec<Mount>, ConfigError> {
+        let mounts = self.volumes.iter().enumerate().map(|(at, volume)| {
+            let rule = |(field, rule)| invalid(format!("volumes[{at}].{field}"), rule);
+            volume.read().map_err(rule)
+        });
+        mounts.collect()
+    }
+
+    /// What is to be launched: the program and its limits from the manifest, everything else but the volumes from here and, where it says so,
+    /// from the host.
     pub fn into_launch(mut self, manifest: &Manifest, host: Host) -> Result<Launch, ConfigError> {
         if self.command.is_empty() {
             return Err(invalid("command", "an array of at least one string"));
@@ -235,6 +248,7 @@ impl Configuration {
                 .map(TemplateFields::open)
                 .transpose()?
                 .unwrap_or_default(),
+            volumes: Vec::new(),
             dlopen: manifest.dlopen(),
             fork: manifest.fork(),
             debug: self.debug == Some(true),

@@ -9,6 +9,7 @@ use sconify_shield::{FileSystemKey, RootTag};
 use zeroize::Zeroizing;
 
 use crate::placeholders::Values;
+use crate::volumes::OpenVolume;
 
 /// Where the protected file system stands and what opens it.
 pub struct FileSystem {
@@ -99,6 +100,8 @@ pub struct Launch {
     pub injected_files: Vec<InjectedFile>,
     /// Protected files whose placeholders are filled in.
     pub templates: Templates,
+    /// Volumes, each at a path where the image expects one.
+    pub volumes: Vec<OpenVolume>,
     /// Which shared objects may be mapped.
     pub dlopen: Dlopen,
     /// Whether `fork` and its kin may make processes (threads are always allowed).

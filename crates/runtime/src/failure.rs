@@ -36,8 +36,8 @@ pub enum Code {
     Bug = 119,
     /// A protected file is missing or is not what the index says.
     Integrity = 120,
-    /// Another run has the place of a service that runs once at a time.
-    Lease = 121,
+    /// Another run has taken the place of this one: of a service that runs once at a time, or of who writes to a volume.
+    Superseded = 121,
 }
 
 /// Why the runtime ends: what, why, and what to do.
@@ -114,7 +114,7 @@ impl Failure {
             }
             LeaseError::Expired(_) => "let this container reach the CAS, and start it again",
         };
-        let mut failure = Self::new(Code::Lease, what, error).mended_by(remedy);
+        let mut failure = Self::new(Code::Superseded, what, error).mended_by(remedy);
         if let LeaseError::Refused(CasError::Refused {
             refusal: Some(refusal),
             ..

@@ -15,3 +15,4 @@ pub mod placeholders;
 pub mod settings;
 pub mod supervisor;
 pub mod version;
+pub mod volumes;

@@ -6,6 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use rustix::process::{set_dumpable_behavior, setrlimit, DumpableBehavior, Resource, Rlimit};
 use sconify_runtime::attest::{attest, Cas, Claim, Las, Lease, Patience, RETRY_TIME};
@@ -15,6 +16,7 @@ use sconify_runtime::failure::{Code, Failure};
 use sconify_runtime::manifest::{head_length, EmbeddedFiles, Manifest};
 use sconify_runtime::settings::{is_on, log_level, Settings};
 use sconify_runtime::supervisor::{debugging, health, Supervisor};
+use sconify_runtime::volumes::Ledger;
 use sconify_runtime::{info, log, version, warn};
 
 const OWN_BINARY: &str = "/proc/self/exe";
@@ -71,8 +73,13 @@ fn run() -> Result<u8, Failure> {
     );
     drop(cas);
 
+    let ledger: Arc<dyn Ledger> = attested.session.clone();
+    let mounts = attested.configuration.mounts()?;
     let mut launch = launch(attested.configuration, &manifest)?;
     launch.attendant = attested.lease.map(|lease| Box::new(|| keep(lease)) as _);
+    for mount in mounts {
+        launch.volumes.push(mount.open(&ledger)?);
+    }
     if let Some(files) = embedded {
         launch.file_system.origin = Origin::Embedded(binary.embedded(files)?);
     }

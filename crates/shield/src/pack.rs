@@ -177,6 +177,9 @@ impl<R: ReadAt> PackReader<R> {
         R: Sync,
     {
         let (offset, size) = self.place_of(entry)?;
+        if size == 0 {
+            return Ok(());
+        }
         let skipped = (offset % CHUNK_SIZE as u64) as usize;
         let pieces = (skipped + size).div_ceil(CHUNK_SIZE);
         let next = AtomicUsize::new(0);

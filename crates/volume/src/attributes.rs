@@ -111,8 +111,8 @@ pub struct Attributes {
     pub(crate) stored: u64,
     /// Major and minor number of a device.
     pub device: (u32, u32),
-    /// Of a directory: the one above.
-    pub(crate) parent: u64,
+    /// Of a directory: the one above, which is itself for the top; else 0.
+    pub parent: u64,
     /// Last access; set only by [`Volume::set_attributes`].
     pub atime: Time,
     /// Last change of the content.

@@ -10,7 +10,7 @@ use crate::volume::{Volume, Working};
 use crate::{MAX_NAME, MAX_TARGET};
 
 const SET_GROUP: u32 = 0o2000;
-const PERMISSIONS: u32 = 0o7777;
+pub(crate) const PERMISSIONS: u32 = 0o7777;
 /// Names that one inode may have.
 const MAX_LINKS: u32 = u32::MAX - 1;
 

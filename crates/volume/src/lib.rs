@@ -29,8 +29,10 @@ mod seal;
 mod store;
 mod superblock;
 mod tree;
+mod unnamed;
 mod volume;
 mod wire;
+mod write_back;
 mod xattrs;
 
 pub use attributes::{Attributes, Changes, FileKind, Time};
@@ -45,6 +47,7 @@ pub use open::{Access, Options};
 pub use rename::RenameMode;
 pub use sconify_shield::FileSystemKey;
 pub use volume::{OpenFile, Volume};
+pub use write_back::Times;
 
 /// The inode number of a volume's top directory.
 pub const ROOT_INODE: u64 = 1;

@@ -154,10 +154,16 @@ impl Volume {
         self.find(&working, inode)?;
         *working.handles.entry(inode).or_default() += 1;
         drop(working);
-        Ok(OpenFile {
-            volume: Arc::clone(self),
-            inode,
-        })
+        Ok(OpenFile::new(Arc::clone(self), inode))
+    }
+
+    /// Writes the log back, so that the database is one file; nobody may use the volume any more.
+    ///
+    /// # Errors
+    /// [`VolumeError::Io`] and the like; what was committed is on the disk all the same.
+    pub fn close_shared(&self) -> Result<()> {
+        let _committing = lock(&self.committing);
+        self.store.close()
     }
 
     /// Commits and closes; the database is one file then, if the disk allows it.
@@ -368,6 +374,11 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
+    /// An inode whose handle was counted already.
+    pub(crate) fn new(volume: Arc<Volume>, inode: u64) -> Self {
+        Self { volume, inode }
+    }
+
     /// The number of the inode.
     pub fn inode(&self) -> u64 {
         self.inode

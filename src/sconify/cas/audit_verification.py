@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import IntEnum
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,6 +17,25 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from sconify.cas.audit import FIRST, KEY_DOMAIN, verify_line
 from sconify.errors import UntrustedDataError
 from sconify.policy.keyhash import key_hash
+
+
+class Finding(IntEnum):
+    """What is wrong with a log, by the exit codes of ``scone cas verify-audit-log``."""
+
+    MISSING_AT_THE_END = 14
+    MISSING_AT_THE_BEGINNING = 15
+    END_NOT_KNOWN = 16
+    MISSING_BETWEEN = 17
+    ANOTHER_CAS = 19
+    CHANGED = 20
+
+
+class AuditLogError(UntrustedDataError):
+    """A log is not what a CAS wrote."""
+
+    def __init__(self, what: str, *, finding: Finding) -> None:
+        super().__init__(what)
+        self.finding = finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,22 +82,26 @@ class LogVerifier:
             line: The line with its newline.
 
         Raises:
-            UntrustedDataError: It was changed, does not follow the one before, or the log is another CAS's.
+            AuditLogError: It was changed, does not follow the one before, or the log is another CAS's.
         """
         number = self.lines + 1
         record = _parse(line, number)
         if self._key is None:
             self._key, self._writer = _first_key(record)
             if self._expected not in (None, self._writer):
-                raise UntrustedDataError(
-                    f"line 1: the log is that of the CAS {self._writer}, expected {self._expected}"
+                raise AuditLogError(
+                    f"line 1: the log is that of the CAS {self._writer}, expected {self._expected}",
+                    finding=Finding.ANOTHER_CAS,
                 )
         try:
             verify_line(record, self._key)
         except (InvalidSignature, ValueError, KeyError, TypeError):
-            raise UntrustedDataError(f"line {number}: its signature is not valid: it was changed") from None
+            raise _changed(f"line {number}: its signature is not valid: it was changed") from None
         if record.get("seq") != number or record.get("previous") != self._previous:
-            raise UntrustedDataError(f"line {number}: it does not follow the line before: lines are missing or moved")
+            raise AuditLogError(
+                f"line {number}: it does not follow the line before: lines are missing or moved",
+                finding=Finding.MISSING_BETWEEN,
+            )
         time = record.get("time")
         assert isinstance(time, int)
         self._times = (self._times[0] or time, time)
@@ -90,13 +114,14 @@ class LogVerifier:
         """Return what the lines so far were found to be.
 
         Raises:
-            UntrustedDataError: There was none, or not the one that must be there.
+            AuditLogError: There was none, or not the one that must be there.
         """
         if self.lines == 0:
-            raise UntrustedDataError("the log is empty")
+            raise AuditLogError("the log is empty", finding=Finding.MISSING_AT_THE_BEGINNING)
         if self._awaited is not None:
-            raise UntrustedDataError(
-                f"the log has no line with hash {self._awaited}: lines are missing at its end, or it is another"
+            raise AuditLogError(
+                f"the log has no line with hash {self._awaited}: lines are missing at its end, or it is another",
+                finding=Finding.MISSING_AT_THE_END,
             )
         first, last = self._times
         return VerifiedLog(
@@ -113,12 +138,16 @@ def verify_audit_log(lines: Iterable[bytes], *, cas_key: str | None, head: str |
         head: The hash of a line that it must have, as an earlier verification has shown it; None: none.
 
     Raises:
-        UntrustedDataError: A line was changed, is missing, was put in or moved, or the log is another CAS's.
+        AuditLogError: A line was changed, is missing, was put in or moved, or the log is another CAS's.
     """
     verifier = LogVerifier(cas_key=cas_key, head=head)
     for line in lines:
         verifier.feed(line)
     return verifier.result()
+
+
+def _changed(what: str) -> AuditLogError:
+    return AuditLogError(what, finding=Finding.CHANGED)
 
 
 def _parse(line: bytes, number: int) -> dict[str, object]:
@@ -127,7 +156,7 @@ def _parse(line: bytes, number: int) -> dict[str, object]:
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or not isinstance(record.get("time"), int) or not line.endswith(b"\n"):
-        raise UntrustedDataError(f"line {number}: it is no line of an audit log, or cut off")
+        raise _changed(f"line {number}: it is no line of an audit log, or cut off")
     return record
 
 
@@ -142,4 +171,9 @@ def _first_key(record: dict[str, object]) -> tuple[Ed25519PublicKey, str]:
         vouching.verify(bytes.fromhex(str(record["cas_signature"])), KEY_DOMAIN + public, ec.ECDSA(SHA256()))
         return Ed25519PublicKey.from_public_bytes(public), key_hash(spki)
     except (InvalidSignature, ValueError, KeyError, TypeError):
-        raise UntrustedDataError("line 1: no CAS key vouches for the key that signs the log") from None
+        if record.get("seq") not in (None, 1):
+            raise AuditLogError(
+                "line 1: it is not the first of the log: lines are missing at its beginning",
+                finding=Finding.MISSING_AT_THE_BEGINNING,
+            ) from None
+        raise _changed("line 1: no CAS key vouches for the key that signs the log") from None

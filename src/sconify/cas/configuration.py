@@ -120,6 +120,8 @@ def volume_members(mounts: Sequence[Mount]) -> dict[str, object]:
                 "update_policy": mount.update_policy,
                 "root": mount.state.root.hex() if mount.state.root is not None else None,
                 "counter": mount.state.counter,
+                "strict": mount.strict,
+                "cas_absence_seconds": mount.cas_absence,
             }
             for mount in mounts
         ]

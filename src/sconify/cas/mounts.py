@@ -23,6 +23,8 @@ class Mount:
         name: Its name in the importing session.
         path: Where it is mounted.
         update_policy: How the run may use it.
+        strict: Whether ``fsync`` waits until the new state is recorded.
+        cas_absence: Seconds for which writes go on without reports.
         key: The key of its content, 32 bytes.
         volume: Which volume it is.
         state: Its newest state; of ``no_rollback_protection``, none is known.
@@ -31,6 +33,8 @@ class Mount:
     name: str
     path: str
     update_policy: UpdatePolicy
+    strict: bool
+    cas_absence: int
     key: bytes = field(repr=False)
     volume: VolumeId
     state: VolumeState
@@ -77,6 +81,8 @@ class Mounts:
             name=entry.name,
             path=entry.path,
             update_policy=entry.update_policy,
+            strict=entry.strict,
+            cas_absence=entry.cas_absence_seconds,
             key=key,
             volume=identity,
             state=state,

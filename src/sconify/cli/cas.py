@@ -21,6 +21,7 @@ _LAZY = {
     "rotate-master-key": "sconify.cli.cas_store:rotate_master_key",
     "provision": "sconify.cli.cas_provision:provision",
     "audit": "sconify.cli.cas_audit:audit",
+    "verify-audit-log": "sconify.cli.cas_audit:verify_audit_log_",
 }
 
 

@@ -23,6 +23,7 @@ from sconify.request import (
     parse_variable,
     start_up_variable,
 )
+from sconify.volume.option import parse_volumes
 
 FILE = click.Path(path_type=Path)
 LOG_LEVELS = ("trace", "info", "warning", "error", "fatal")
@@ -56,6 +57,8 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     _optional("--plain", multiple=True, metavar="DIRECTORY", help="Copy this directory unencrypted, authenticated."),
     _optional("--plain-file", multiple=True, metavar="FILE", help="Copy this file unencrypted, authenticated."),
     _optional("--host-path", multiple=True, metavar="PATH", help="Let the host provide this path, unprotected."),
+    _optional("--volume", multiple=True, metavar="NAME:PATH[:[FROM_SESSION][:TO_SESSION...]]",
+              help="Keep an encrypted volume at PATH; import it from a session, or export it to some."),
     _optional("--trace", type=FILE, metavar="TRACE_FILE",
               help="Encrypt the files that this output of strace, or this list of paths, names."),
     _optional("--replacement-image", multiple=True, metavar="IMAGE",
@@ -183,6 +186,7 @@ def request_of(values: dict[str, Any]) -> Request:
         plain_directories=tuple(values["plain"]),
         plain_files=tuple(values["plain_file"]),
         host_paths=tuple(values["host_path"]),
+        volumes=parse_volumes(tuple(values["volume"])),
         binary_fs=values["binary_fs"],
         binary_fs_plain=values["binary_fs_plain"],
         binary_fs_defaults=not values["disable_binary_fs_defaults"],

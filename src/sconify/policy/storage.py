@@ -77,11 +77,15 @@ class ImageVolume(Part):
         name: The volume.
         path: Where it is mounted.
         update_policy: Whether older states are refused, every state is taken, or changes are lost at the end.
+        strict: Whether ``fsync`` waits until the CAS has recorded the new state; else that is a second late at most.
+        cas_absence_seconds: How long writes go on while the CAS can't be told of them.
     """
 
     name: fields.Name
     path: fields.Directory
     update_policy: UpdatePolicy = "rollback_protected"
+    strict: fields.Boolean = False
+    cas_absence_seconds: fields.Count = 3600
 
 
 class InjectionFile(Part):

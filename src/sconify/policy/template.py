@@ -44,6 +44,8 @@ class ConvertedService:
         fspf_tag: The root tag of the index, 32 hex digits.
         secrets: Entries of the ``secrets`` section, as ``sections.parse_section`` gives them.
         injection_files: Entries of ``injection_files``, likewise.
+        volumes: Entries of ``volumes``, likewise: what the volumes are.
+        mounts: Entries of ``volumes`` of the image: where they are.
         attested: Whether the service must prove its measurement; if not, anybody gets the configuration.
         tolerate: What is put up with in a platform: ``security.attestation.tolerate``.
         ignore_advisories: The advisories that such a platform may have; ``*`` alone means every one.
@@ -63,6 +65,8 @@ class ConvertedService:
     fspf_tag: str
     secrets: Sequence[object] = field(default=(), repr=False)
     injection_files: Sequence[object] = field(default=(), repr=False)
+    volumes: Sequence[object] = ()
+    mounts: Sequence[object] = ()
     attested: bool = True
     tolerate: Sequence[str] = ()
     ignore_advisories: Sequence[str] = ()
@@ -70,7 +74,7 @@ class ConvertedService:
 
     @property
     def image_name(self) -> str:
-        """Name of the entry of ``images`` that has the injected files."""
+        """Name of the entry of ``images`` that has the injected files and the volumes."""
         return f"{self.service}_image"
 
 
@@ -79,9 +83,10 @@ class SessionTemplate:
     """A template of a session: Jinja as in ``session.yml``, or YAML with ``$NAME`` variables, or both.
 
     The variables are SESSION (without its namespace), NAMESPACE, SERVICE, MRENCLAVE, CMD (a list on one line), PWD,
-    SCONE_FSPF_PATH, SCONE_FSPF_KEY, SCONE_FSPF_TAG, and three that stand on a line of their own: ENVVARS, below
-    ``environment:`` (it brings ``pwd:`` along unless the template has one), INJECTED_FILES, below an entry of
-    ``images``, and SECRETS. ``$$`` stands for itself, so placeholders of the CAS pass unchanged.
+    SCONE_FSPF_PATH, SCONE_FSPF_KEY, SCONE_FSPF_TAG, and five that stand on a line of their own: ENVVARS, below
+    ``environment:`` (it brings ``pwd:`` along unless the template has one), INJECTED_FILES and MOUNTS (of volumes),
+    below an entry of ``images``, and the sections SECRETS and VOLUMES. ``$$`` stands for itself, so placeholders of the
+    CAS pass unchanged.
     """
 
     text: str = field(repr=False)
@@ -163,6 +168,15 @@ def _check(text: str, session: ConvertedService) -> None:
             f"its service {session.service} has another file system key or tag",
             remedy="write fspf_path: $SCONE_FSPF_PATH, fspf_key: $SCONE_FSPF_KEY and fspf_tag: $SCONE_FSPF_TAG in it",
         )
+    image = made.image(service.image_name)
+    mounted = {(mount.name, mount.path) for mount in image.volumes} if image is not None else set()
+    for mount in session.mounts:
+        name, path = (mount["name"], mount["path"]) if isinstance(mount, dict) else ("", "")
+        if (name, path) not in mounted:
+            raise UserError(
+                f"its service {session.service} has no volume {name} at {path}",
+                remedy=f"write $VOLUMES, image_name: {session.image_name}, and $MOUNTS below that image, in it",
+            )
     attested = made.security.attestation.mode != "none"
     if attested and not any(session.measurement in factor.mrenclave for factor in service.factors):
         raise UserError(
@@ -213,11 +227,22 @@ class _View:
         entries += [{"name": name, "kind": "ascii", "value": value} for name, value in self.escapes.items()]
         return f"secrets:\n{_indented(section_yaml(entries), 2)}" if entries else ""
 
+    def volumes_section(self) -> str:
+        """The whole ``volumes`` section, or nothing."""
+        volumes = self._session.volumes
+        return f"volumes:\n{_indented(section_yaml(volumes), 2)}" if volumes else ""
+
     def injection_files(self, indent: int) -> str:
         """The ``injection_files`` key of an image."""
-        if not self._session.injection_files:
-            return ""
-        return f"{' ' * indent}injection_files:\n{_indented(section_yaml(self._session.injection_files), indent + 2)}"
+        return self._key("injection_files", self._session.injection_files, indent)
+
+    def mounts(self, indent: int) -> str:
+        """The ``volumes`` key of an image."""
+        return self._key("volumes", self._session.mounts, indent)
+
+    @staticmethod
+    def _key(name: str, entries: Sequence[object], indent: int) -> str:
+        return f"{' ' * indent}{name}:\n{_indented(section_yaml(entries), indent + 2)}" if entries else ""
 
     def variables(self, indent: int, pwd_indent: int | None) -> str:
         """The lines below ``environment:``, and after them ``pwd:`` unless its column is None."""
@@ -245,7 +270,7 @@ class _View:
 
 _INLINE = ("SESSION", "NAMESPACE", "SERVICE", "MRENCLAVE", "CMD", "PWD", "SCONE_FSPF_PATH", "SCONE_FSPF_KEY",
            "SCONE_FSPF_TAG")  # fmt: skip
-_BLOCKS = ("ENVVARS", "INJECTED_FILES", "SECRETS")
+_BLOCKS = ("ENVVARS", "INJECTED_FILES", "MOUNTS", "SECRETS", "VOLUMES")
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _VARIABLE = re.compile(
     rf"(?P<itself>\$\$)"
@@ -272,12 +297,14 @@ def _as_jinja(template: SessionTemplate, match: re.Match[str]) -> str:
         return f"{{{{ view.value({name!r}) }}}}"
     if block == "SECRETS":
         return "{{ secrets_section }}"
+    if block == "VOLUMES":
+        return "{{ view.volumes_section() }}"
     above = [
         line for line in template.text[: match.start()].splitlines() if line.strip(" ") and line.lstrip()[0] != "#"
     ]
     indent = len(match["indent"])
-    if block == "INJECTED_FILES":
-        return f"{{{{ view.injection_files({indent or _column(above[-1:])}) }}}}"
+    if block in ("INJECTED_FILES", "MOUNTS"):
+        return f"{{{{ view.{block.lower().replace('injected', 'injection')}({indent or _column(above[-1:])}) }}}}"
     siblings = []
     while above and not above[-1].lstrip(" -").startswith("environment:"):
         siblings.append(above.pop())

@@ -138,6 +138,8 @@ def _declare(planner: Planner, request: Request, program: Program, working_direc
         _declare_plain(planner, planner.declare_file, path, flag="--plain-file", beside=request.binary_fs)
     for path in request.host_paths:
         planner.declare_host_path(path)
+    for volume in request.volumes:
+        planner.declare_volume(volume.path, name=volume.name)
     planner.declare_file(program.path, RegionKind.ENCRYPTED, flag="--binary")
 
 
@@ -158,7 +160,8 @@ def _declare_writable(planner: Planner, native: Image) -> None:
         if planner.declare_writable(absolute(path, working_dir="/"), reason=f"VOLUME {path}") is not None:
             planner.warn(
                 f"VOLUME {path} is ephemeral: what the program writes there is gone when the container ends;"
-                f" give --host-path={path} to let the host have it, unprotected"
+                f" give --volume=NAME:{path} to keep it, encrypted,"
+                f" or --host-path={path} to let the host have it, unprotected"
             )
 
 

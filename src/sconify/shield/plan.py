@@ -157,6 +157,28 @@ class Planner:
             self._warnings.append(f"--host-path={path} has a wildcard, which stands for itself only")
         self._declare(path, RegionKind.HOST, flag="--host-path", given=path)
 
+    def declare_volume(self, path: str, *, name: str) -> None:
+        """Mount a volume. The directory need not exist in the native image; what the image has in it stays behind.
+
+        Raises:
+            UserError: If it is no directory, reached through a link, or declared in another way.
+        """
+        flag = f"--volume={name}"
+        trail = find(self._root, path)
+        if trail is None and self._root.lookup(path) is not None:
+            raise UserError(f"{flag}:{path} is a dangling link in the native image", remedy="give a directory's path")
+        entry = Entry(path=path, type=EntryType.DIRECTORY, mode=0o755) if trail is None else trail.entry
+        if entry.type is not EntryType.DIRECTORY or entry.path != path:
+            what = "no directory" if entry.type is not EntryType.DIRECTORY else f"a link to {entry.path}"
+            raise UserError(f"{flag}:{path} is {what} in the native image", remedy="give the directory's own path")
+        self._declare(path, RegionKind.VOLUME, flag=flag, given=path)
+        self._mount_points[path] = PlannedEntry(entry, RegionKind.VOLUME, f"{flag}:{path}")
+        if any(found.path != path for found in self._root.walk(path)):
+            self._warnings.append(
+                f"{flag}:{path} begins empty: what the native image has there is left out; "
+                "have the program, or a first run, put it there"
+            )
+
     def declare_writable(self, path: str, *, reason: str, mode: int = 0o755) -> str | None:
         """Make a directory ephemeral, unless the user has said what it shall be.
 
@@ -216,7 +238,7 @@ class Planner:
 
     def shared_objects(self) -> list[Entry]:
         """Return the shared objects, by name, and the executable files in what the user declared: they may be run."""
-        regions = [region for region in self._regions if region.kind is not RegionKind.HOST]
+        regions = [region for region in self._regions if region.kind not in (RegionKind.HOST, RegionKind.VOLUME)]
         return [
             entry
             for region in regions
@@ -243,20 +265,16 @@ class Planner:
             for entry in base.walk("/"):
                 entries[entry.path] = PlannedEntry(entry, RegionKind.AUTHENTICATED, BASE_IMAGE)
         for region in self._regions:
+            self._check_not_covered(region)
+            if region.kind is RegionKind.VOLUME:
+                continue
             if region.kind is RegionKind.HOST:
                 self._add_host_path(entries, region)
                 continue
             for entry in self._root.walk(region.prefix):
                 if self._regions.region_of(entry.path) is region:
                     self._add(entries, PlannedEntry(entry, region.kind, region.reason), chosen=True)
-        for path, reason in self._paths.items():
-            if (found := self._root.lookup(path)) is not None:
-                region_of = self._regions.region_of(path)
-                kind = self._needed if region_of is None else region_of.kind
-                if kind is not RegionKind.HOST:
-                    self._add(entries, PlannedEntry(found, kind, reason), chosen=False)
-        for path, added in self._added.items():
-            entries.setdefault(path, added)
+        self._add_needed(entries)
         entries.update(self._mount_points)
         for path, attributes in self._attached.items():
             planned = entries[path]
@@ -275,6 +293,34 @@ class Planner:
             warnings=tuple(self._warnings),
             beside=self._beside,
         )
+
+    def _add_needed(self, entries: dict[str, PlannedEntry]) -> None:
+        """Add what the program needs by itself, where it stands."""
+        for path, reason in self._paths.items():
+            if (found := self._root.lookup(path)) is not None:
+                region_of = self._regions.region_of(path)
+                kind = self._needed if region_of is None else region_of.kind
+                if region_of is not None and kind is RegionKind.VOLUME and found.type is EntryType.FILE:
+                    raise UserError(
+                        f"{path} ({reason}) would be covered by the volume at {region_of.prefix}, which begins empty",
+                        remedy="give the volume another PATH",
+                    )
+                if kind not in (RegionKind.HOST, RegionKind.VOLUME):
+                    self._add(entries, PlannedEntry(found, kind, reason), chosen=False)
+        for path, added in self._added.items():
+            region_of = self._regions.region_of(path)
+            if region_of is None or region_of.kind is not RegionKind.VOLUME:
+                entries.setdefault(path, added)
+
+    def _check_not_covered(self, region: Region) -> None:
+        """Refuse what the image would have within a volume: where the host mounts the volume, it is not seen."""
+        for above in list(ancestors(region.prefix))[1:]:
+            volume = self._regions.region_of(above)
+            if volume is not None and volume.kind is RegionKind.VOLUME:
+                raise UserError(
+                    f"{region.prefix} ({region.reason}) lies within the volume at {volume.prefix}",
+                    remedy="give the volume another PATH, or leave the other option out",
+                )
 
     def _warn_of_beside(self) -> None:
         for path in self._beside:
@@ -359,7 +405,7 @@ class Planner:
             if trail is None or trail.entry.path in entries:
                 continue
             region = self._regions.region_of(trail.entry.path)
-            if region is None or region.kind not in (RegionKind.HOST, RegionKind.EPHEMERAL):
+            if region is None or region.kind not in (RegionKind.HOST, RegionKind.EPHEMERAL, RegionKind.VOLUME):
                 dangling.append(f"{path} is a link to {trail.entry.path}, which is in no region")
         self._warnings.extend(dangling[:MAX_LINK_WARNINGS])
         if len(dangling) > MAX_LINK_WARNINGS:
@@ -370,6 +416,6 @@ class Planner:
             if entry.type is EntryType.DIRECTORY or entry.path in entries:
                 return False
             region = self._regions.region_of(entry.path)
-            return region is None or region.kind is not RegionKind.HOST
+            return region is None or region.kind not in (RegionKind.HOST, RegionKind.VOLUME)
 
         return [entry for entry in self._root.walk("/") if left_out(entry)]

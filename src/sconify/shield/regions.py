@@ -16,6 +16,8 @@ class RegionKind(enum.Enum):
     """A plain file whose hash is in the index: authenticated, read-only."""
     EPHEMERAL = "ephemeral"
     """Writable, in memory, gone at exit; it begins with what the image has there, which is in a pack."""
+    VOLUME = "volume"
+    """Writable and durable, encrypted in a store that the host keeps at the same path."""
     HOST = "host"
     """As the host gives it: not protected."""
 

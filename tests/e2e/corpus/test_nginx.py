@@ -64,6 +64,7 @@ def test_files_of_every_size_are_served(nginx: Pair, way: Way, start: Callable[.
 
 
 @pytest.mark.corpus
+@pytest.mark.timeout(1800)
 def test_a_file_of_a_gibibyte_is_served(
     pair: MakePair, start: Callable[..., Container], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

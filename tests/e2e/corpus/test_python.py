@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,7 +37,7 @@ def python(pair: MakePair) -> Pair:
         'CMD ["python3", "/app/regression.py"]\n'
     )
     options = ("--binary=python3", "--dir=/app", "--dir=/usr/lib/python3.11", "--plain=/usr", "--plain=/etc",
-               "--host-path=/chosen")  # fmt: skip
+               "--plain=/bin", "--plain=/sbin", "--host-path=/chosen")  # fmt: skip
     return pair(Recipe("python", dockerfile, options, {"regression.py": PROGRAMS / "regression.py"}))
 
 
@@ -46,8 +47,8 @@ def run_tests(image: str, tests: Iterable[str], chosen: Path, *options: str) -> 
     (chosen / "tests").write_text("\n".join(sorted(tests)))
     outcome = run_to_end(DOCKER, image, f"--volume={chosen}:/chosen:ro", *options, timeout=5000)
     assert outcome.code == 0
-    words = (line.rpartition(" ") for line in outcome.output.splitlines())
-    return {name: what for what, _, name in words}
+    outcomes: dict[str, str] = json.loads(outcome.output)
+    return outcomes
 
 
 def passed(outcomes: dict[str, str]) -> set[str]:

@@ -21,6 +21,7 @@ from sconify.cas.openapi import openapi
 from tests.cas_server import PROJECT, Client, RunningCas, session_text
 
 EXAMPLES = int(os.environ.get("SCONIFY_API_EXAMPLES", "4"))
+schemathesis.serializer.alias("application/jose", "text/plain")
 schema = schemathesis.openapi.from_dict(json.loads(openapi()))
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -170,3 +171,28 @@ def test_wrong_passwords_are_counted_by_all_replicas_together(
     # Of 24 at least 12 are in one step of time; each replica alone sees eight.
     reasons = [replicas[number % REPLICAS].enclave(f"{name}/web@000000").attest().message for number in range(24)]
     assert any("too many" in reason for reason in reasons)
+
+
+def test_stolen_data_files_of_postgresql_give_up_no_secret(
+    replicas: list[RunningCas], database: str, client: Client, name: str
+) -> None:
+    extra = (
+        "secrets: [{name: given, kind: ascii, value: canary-given-77aa}, {name: made, kind: binary, size: 32}]\n"
+        f"# {name}-in-the-open"
+    )
+    text = session_text(name, environment="{A: canary-environment-77aa, M: $$SCONE::made:hex$$}", extra=extra)
+    created = client.upload(text).body["hash"]
+    enclave = replicas[1].enclave(f"{name}/web")
+    answer = enclave.attest()
+    made = enclave.open(answer.body["sealed"])["environment"]["M"]
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
+        directory = Path(connection.execute("SHOW data_directory").fetchone()[0])  # type: ignore[index]
+    files = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    assert any(name.encode() in content for content in files.values())  # names are no secrets: the search works
+    needles = [b"canary-", f"{name}-in-the-open".encode(), b"0123456789abcdef" * 4, b"5a" * 32, bytes([0x5A] * 32)]
+    needles += [made.encode(), bytes.fromhex(made), created.encode(), bytes.fromhex(created)]
+    needles += [answer.body["session_token"].encode(), b"PRIVATE KEY"]
+    for path, content in files.items():
+        for needle in needles:
+            assert needle not in content, (path, needle)

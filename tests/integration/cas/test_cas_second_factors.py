@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import time
 
+import pytest
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
@@ -75,3 +76,14 @@ def test_a_singleton_runs_once_at_a_time(cas: RunningCas, client: Client, name: 
     assert first.post("/v1/exit", {"status": 0, "signal": None}, token=token).status == 204
     assert second.attest().status == 200
     assert first.post("/v1/renew", b"", token=token).status == 409
+
+
+@pytest.mark.parametrize(
+    ("tolerate", "debug"), [("simulated-platform", None), ("simulated-platform, debug-mode", True)]
+)
+def test_debugging_is_allowed_by_the_policy_alone(
+    cas: RunningCas, client: Client, name: str, tolerate: str, debug: bool | None
+) -> None:
+    assert client.upload(session_text(name, tolerate=f"[{tolerate}]")).status == 201
+    enclave = cas.enclave(f"{name}/web")
+    assert enclave.open(enclave.attest().body["sealed"]).get("debug") is debug

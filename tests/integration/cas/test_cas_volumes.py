@@ -46,6 +46,8 @@ def test_a_volume_has_a_key_that_stays_and_a_state_that_grows(cas: RunningCas, c
         "update_policy": "rollback_protected",
         "root": None,
         "counter": 0,
+        "strict": False,
+        "cas_absence_seconds": 3600,
     }
     assert len(bytes.fromhex(volume["key"])) == 32
     assert run.advance("v", ONE, 1).status == 204

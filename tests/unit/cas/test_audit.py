@@ -103,7 +103,7 @@ def changed(lines: list[bytes], how: str) -> list[bytes]:
         ("left out", "line 3: it does not follow"),
         ("moved", "line 2: it does not follow"),
         ("put in twice", "line 4: it does not follow"),
-        ("first left out", "line 1: no CAS key vouches"),
+        ("first left out", "line 1: it is not the first"),
         ("cut off", "line 6: it is no line"),
         ("other key", "line 1: no CAS key vouches"),
         ("emptied", "empty"),

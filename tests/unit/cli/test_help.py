@@ -46,7 +46,11 @@ SEED: dict[str, str | None] = {
     "disable-attestation": None,
     "disable-session-security-attestation": None,
     "disable-replace-unsconifiable-binaries": None,
+    "binary-fs": None,
+    "fs-dir": None,
+    "fs-file": None,
     "crosscompiler": None,
+    "disable-binary-fs-defaults": None,
     "heap": "1G",
     "stack": "1M",
     "dlopen": "1",
@@ -94,8 +98,28 @@ def test_every_option_has_a_heading_and_a_text() -> None:
             assert parameter.help.rstrip("]").endswith((".", parameter.help.rpartition("[")[2].rstrip("]")))
 
 
+def known_options() -> set[str]:
+    return {name for parameter in sconify_image.params for name in (*parameter.opts, *parameter.secondary_opts)}
+
+
+def mentioned(*documents: str) -> set[str]:
+    text = "".join((PROJECT / document).read_text() for document in documents)
+    return set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text))
+
+
+def test_the_documentation_names_every_option() -> None:
+    options = {name for name in known_options() if name.startswith("--")} - {"--help", "--version"}
+    assert options - mentioned("README.md", "docs/sconify_image.md") == set()
+
+
+def test_the_documentation_names_no_other_option() -> None:
+    """But for those of the other commands that it shows, and the placeholder for any."""
+    others = {"--help", "--env", "--file", "--seconds", "--opt", "--volume"}
+    assert mentioned("docs/sconify_image.md") - known_options() - others == set()
+
+
 def test_the_readme_uses_options_that_exist() -> None:
-    known = {name for parameter in sconify_image.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    known = known_options()
     text = (PROJECT / "README.md").read_text()
     for block in re.findall(r"^ *(?:SESSION=\$\()?sconify_image .*?(?<!\\)$", text, re.M | re.S):
         for option in re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", block):

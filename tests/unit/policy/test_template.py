@@ -221,6 +221,15 @@ def test_a_template_that_makes_no_session_of_this_image_is_refused(old: str, new
     assert caught.value.remedy
 
 
+def test_a_template_without_the_volumes_of_the_image_is_refused() -> None:
+    template = SessionTemplate(text=COMMUNITY, source="file.yml")
+    service = dataclasses.replace(SERVICE, mounts=[{"name": "data", "path": "/data"}])
+    with pytest.raises(UserError) as caught:
+        session_text(service, template=template)
+    assert "its service app has no volume data at /data" in caught.value.what
+    assert "$MOUNTS below that image" in (caught.value.remedy or "")
+
+
 def test_what_is_shown_has_no_secrets() -> None:
     text = shown_text(
         dataclasses.replace(
@@ -233,3 +242,30 @@ def test_what_is_shown_has_no_secrets() -> None:
     assert "PASSWORD" in text
     for secret in ("hunter", "/app/x.py", "12" * 32):
         assert secret not in text
+
+
+VOLUMES = dataclasses.replace(
+    SERVICE,
+    volumes=(
+        {"name": "own", "export": [{"session": "other"}]},
+        {"name": "theirs", "import": {"session": "s", "volume": "theirs"}},
+    ),
+    mounts=({"name": "own", "path": "/data"}, {"name": "theirs", "path": "/theirs"}),
+)
+
+
+def test_volumes_are_declared_and_mounted() -> None:
+    text = COMMUNITY.replace("$INJECTED_FILES\n", "$MOUNTS\n") + "$VOLUMES\n"
+    for template in (None, SessionTemplate(text=text, source="t")):
+        session = parse_session(session_text(VOLUMES, template=template))
+        assert [volume.name for volume in session.volumes] == ["own", "theirs"]
+        image = session.image(session.services[0].image_name)
+        assert image is not None
+        assert [(volume.name, volume.path) for volume in image.volumes] == [("own", "/data"), ("theirs", "/theirs")]
+        assert all(volume.update_policy == "rollback_protected" for volume in image.volumes)
+
+
+def test_a_template_without_the_volumes_is_refused() -> None:
+    with pytest.raises(UserError, match="no volume own at /data") as caught:
+        session_text(VOLUMES, template=SessionTemplate(text=COMMUNITY, source="t"))
+    assert "$MOUNTS" in (caught.value.remedy or "")

@@ -286,3 +286,76 @@ def test_all_may_write_to_shared_memory_whatever_the_image_says() -> None:
         planner.declare_writable(path, reason="a test", mode=0o1777)
     modes = {path: planned.entry.mode for path, planned in planner.plan().entries.items()}
     assert (modes["/dev/shm"], modes["/tmp"]) == (0o1777, 0o755)
+
+
+def test_what_is_chosen_must_not_lie_within_a_volume() -> None:
+    planner = Planner(root_of(NATIVE))
+    planner.declare_directory("/app/static", ENCRYPTED, flag="--dir")
+    planner.declare_volume("/app", name="data")
+    with pytest.raises(UserError) as caught:
+        planner.plan()
+    assert caught.value.what == "/app/static (--dir=/app/static) lies within the volume at /app"
+    assert caught.value.remedy == "give the volume another PATH, or leave the other option out"
+
+
+def test_what_the_program_needs_must_not_be_covered_by_a_volume() -> None:
+    root = root_of(NATIVE)
+    planner = Planner(root)
+    planner.declare_volume("/usr/lib/python", name="data")
+    planner.need(trace(root, "/usr/lib/python/os.py"), "library of Python")
+    with pytest.raises(UserError) as caught:
+        planner.plan()
+    assert "would be covered by the volume at /usr/lib/python, which begins empty" in caught.value.what
+    assert caught.value.remedy == "give the volume another PATH"
+
+
+def test_a_volume_that_is_reached_through_a_dangling_link() -> None:
+    planner = Planner(root_of({"/data": "/nowhere"}))
+    with pytest.raises(UserError) as caught:
+        planner.declare_volume("/data", name="v")
+    assert caught.value.what == "--volume=v:/data is a dangling link in the native image"
+    assert "give a directory's path" in (caught.value.remedy or "")
+
+
+def test_a_volume_takes_nothing_of_the_image_but_its_directory() -> None:
+    planner = Planner(root_of(NATIVE))
+    planner.declare_volume("/app/static", name="data")
+    planner.declare_volume("/new", name="other")
+    planner.declare_directory("/app", ENCRYPTED, flag="--dir")
+    plan = planner.plan()
+    assert "/app/static/logo" not in plan.entries
+    assert plan.entries["/app/main.py"].kind is ENCRYPTED
+    for path, mode in (("/app/static", 0o750), ("/new", 0o755)):
+        assert (plan.entries[path].kind, plan.entries[path].entry.mode) == (RegionKind.VOLUME, mode)
+    assert {region.prefix for region in plan.regions if region.kind is RegionKind.VOLUME} == {"/app/static", "/new"}
+    assert [warning for warning in plan.warnings if "begins empty" in warning] != []
+    assert "/app/static/logo" not in plan.omitted
+
+
+@pytest.mark.parametrize(("path", "reason"), [("/lib", "a link to /usr/lib"), ("/bin/tool", "no directory")])
+def test_a_volume_needs_a_directory(path: str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        Planner(root_of(NATIVE)).declare_volume(path, name="data")
+
+
+def test_a_volume_is_nothing_else_and_covers_nothing() -> None:
+    planner = Planner(root_of(NATIVE))
+    planner.declare_directory("/app", ENCRYPTED, flag="--dir")
+    with pytest.raises(UserError, match=r"both encrypted \(--dir=/app\) and volume"):
+        planner.declare_volume("/app", name="data")
+    beneath = Planner(root_of(NATIVE))
+    beneath.declare_volume("/app", name="data")
+    beneath.declare_directory("/app/static", ENCRYPTED, flag="--dir")
+    with pytest.raises(UserError, match="within the volume at /app"):
+        beneath.plan()
+    needed = Planner(root_of(NATIVE))
+    needed.declare_volume("/usr/lib", name="data")
+    needed.need(trace(root_of(NATIVE), "/usr/lib/libc.so.6"), "the C library")
+    with pytest.raises(UserError, match="would be covered by the volume at /usr/lib"):
+        needed.plan()
+
+
+def test_a_volume_takes_the_place_of_what_the_image_declares_writable() -> None:
+    planner = Planner(root_of(NATIVE))
+    planner.declare_volume("/app", name="data")
+    assert planner.declare_writable("/app", reason="VOLUME /app") is None

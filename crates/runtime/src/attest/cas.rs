@@ -4,6 +4,7 @@
 //! (`tls`) and the resolving of names (`net`) are ours. Its stack is otherwise reduced to HTTP/1.1: no proxies, no redirects, no cookies.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -14,11 +15,14 @@ use zeroize::Zeroizing;
 
 use super::protocol::{
     AttestAnswer, AttestRequest, Challenge, ChallengeRequest, ExitReport, Refusal, Renewed,
+    StateReport,
 };
 use super::tls::{OtherKey, PinnedConnector, StubResolver};
 use crate::address::Address;
 use crate::executor::ExitStatus;
 use crate::net::ResolveError;
+use crate::volumes::{Ledger, LedgerError};
+use sconify_volume::State;
 
 /// How long the CAS may take.
 #[derive(Clone, Copy, Debug)]
@@ -187,6 +191,7 @@ impl Cas {
             address: self.address.clone(),
             key: self.key,
             token,
+            reports: Mutex::default(),
         }
     }
 
@@ -201,18 +206,17 @@ impl Cas {
 
     fn post(
         &self,
-        path: &'static str,
+        path: &str,
         token: Option<&str>,
         request: &impl Serialize,
     ) -> Result<Zeroizing<Vec<u8>>, CasError> {
-        let json =
-            serde_json::to_vec(request).map_err(|source| CasError::Malformed { path, source })?;
+        let json = serde_json::to_vec(request).expect("requests are plain objects");
         self.send(path, token, &json)
     }
 
     fn send(
         &self,
-        path: &'static str,
+        path: &str,
         token: Option<&str>,
         json: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, CasError> {
@@ -242,11 +246,13 @@ impl Cas {
     }
 }
 
-/// What is left of an attestation while the program runs: the ways to keep its place, and to say how it ended.
+/// What is left of an attestation while the program runs: the ways to keep its place, to record states of its volumes, and to say how it ended.
 pub struct Session {
     address: Address,
     key: [u8; 32],
     token: Zeroizing<String>,
+    /// The client by which states of volumes are reported; it keeps its connection.
+    reports: Mutex<Option<Cas>>,
 }
 
 impl Session {
@@ -274,5 +280,41 @@ impl Session {
         serde_json::from_slice(&body)
             .map(|renewed: Renewed| Duration::from_secs(renewed.expires_in))
             .map_err(|source| CasError::Malformed { path, source })
+    }
+}
+
+impl Ledger for Session {
+    fn record(&self, volume: &str, state: State) -> Result<(), LedgerError> {
+        let report = StateReport {
+            root: hex::encode(state.root),
+            counter: state.counter,
+        };
+        let mut client = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let attempt = |client: &mut Option<Cas>| {
+            if client.is_none() {
+                *client = Some(Cas::new(&self.address, self.key, Patience::default())?);
+            }
+            let cas = client.as_ref().expect("it was just made");
+            let path = format!("/v1/volumes/{volume}");
+            cas.post(&path, Some(&self.token), &report).map(drop)
+        };
+        let result = attempt(&mut client);
+        if result.is_err() {
+            // The next attempt gets a connection of its own.
+            *client = None;
+        }
+        result.map_err(|error| match &error {
+            CasError::Refused {
+                status: 409,
+                refusal,
+            } => {
+                let reasons = refusal
+                    .iter()
+                    .flat_map(|refusal| refusal.msg.iter().cloned());
+                let reasons: Vec<_> = std::iter::once(error.to_string()).chain(reasons).collect();
+                LedgerError::Refused(reasons.join(": "))
+            }
+            error => LedgerError::Away(error.to_string()),
+        })
     }
 }

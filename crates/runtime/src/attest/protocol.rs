@@ -119,6 +119,13 @@ pub struct Renewed {
     pub expires_in: u64,
 }
 
+/// `POST /v1/volumes/NAME`: the newest state of a volume.
+#[derive(Serialize)]
+pub struct StateReport {
+    pub root: String,
+    pub counter: u64,
+}
+
 /// The body of a refusal: `msg` from the outermost to the innermost cause.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

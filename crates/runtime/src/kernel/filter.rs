@@ -4,8 +4,8 @@
 //! whatever the arguments, so the length of the chain costs nothing for calls that pass.
 
 use libc::{
-    sock_filter, BPF_ABS, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_JUMP, BPF_K, BPF_LD, BPF_RET, BPF_STMT,
-    BPF_W,
+    sock_filter, BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_JUMP, BPF_K,
+    BPF_LD, BPF_RET, BPF_STMT, BPF_W,
 };
 
 /// `AUDIT_ARCH_X86_64`.
@@ -149,6 +149,37 @@ const ABSENT: &[i64] = &[
     469, // file_setattr
 ];
 
+/// The calls that make files durable; `msync` too, which is asked for by a flag.
+const DURABLE: &[i64] = &[
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_sync_file_range,
+    libc::SYS_syncfs,
+    libc::SYS_sync,
+];
+
+/// The numbers of open files whose writes must be durable when they return.
+pub const SYNCHRONOUS: std::ops::Range<i32> = 960..1024;
+/// All of those numbers, and no other ones, are the first one in these bits.
+const SYNCHRONOUS_BITS: u32 = !63;
+/// `RWF_SYNC` and `RWF_DSYNC` of `pwritev2`.
+const RWF_SYNC_OR_DSYNC: u32 = 6;
+
+/// The calls that write, and in which argument the descriptor is that they write to.
+const WRITES: &[(i64, u32)] = &[
+    (libc::SYS_write, 0),
+    (libc::SYS_writev, 0),
+    (libc::SYS_pwrite64, 0),
+    (libc::SYS_pwritev, 0),
+    (libc::SYS_pwritev2, 0),
+    (libc::SYS_sendfile, 0),
+    (libc::SYS_splice, 2),
+    (libc::SYS_copy_file_range, 2),
+];
+
+/// Asynchronous input and output can make files durable without a call that is seen; programs that use it can do without.
+const UNSEEN_WRITES: &[i64] = &[libc::SYS_io_setup];
+
 /// Calls that only an administrator may make.
 const FORBIDDEN: &[i64] = &[
     libc::SYS_mount,
@@ -172,26 +203,78 @@ pub struct Rules {
     pub fork: bool,
     /// Whether the supervisor is asked before a file is mapped to be executed.
     pub maps: bool,
+    /// Whether there are volumes: what makes files durable is served, and so are mappings by which they may be written.
+    pub volumes: bool,
 }
 
 /// Makes the filter.
 pub fn program(rules: Rules) -> Vec<sock_filter> {
-    let Rules { cookie, fork, maps } = rules;
+    let Rules {
+        cookie,
+        fork,
+        maps,
+        volumes,
+    } = rules;
     let mut chain = Chain(Vec::with_capacity(2 * (SERVED.len() + ABSENT.len()) + 40));
     chain.load(OFFSET_ARCHITECTURE);
     chain.unless_equal(ARCHITECTURE, refuse(libc::ENOSYS));
     chain.load(OFFSET_NUMBER);
     chain.if_set(X32_BIT, refuse(libc::ENOSYS));
 
-    if maps {
+    if maps || volumes {
         // First, because the kernel runs the chain for each of these calls: its answer depends on their arguments.
         chain.branch(libc::SYS_mmap, |chain| {
-            chain.load(argument(2));
-            chain.unless_set(libc::PROT_EXEC as u32, ALLOW);
             chain.load(argument(3));
             chain.if_set(libc::MAP_ANONYMOUS as u32, ALLOW);
-            chain.end(NOTIFY);
+            if volumes {
+                chain.if_set(libc::MAP_SHARED as u32, NOTIFY);
+            }
+            if maps {
+                chain.load(argument(2));
+                chain.if_set(libc::PROT_EXEC as u32, NOTIFY);
+            }
+            chain.end(ALLOW);
         });
+    }
+    if volumes {
+        for &number in DURABLE {
+            chain.if_number(number, NOTIFY);
+        }
+        chain.branch(libc::SYS_msync, |chain| {
+            chain.load(argument(2));
+            chain.if_set(libc::MS_SYNC as u32, NOTIFY);
+            chain.end(ALLOW);
+        });
+        for &(number, target) in WRITES {
+            chain.branch(number, |chain| {
+                chain.load(argument(target));
+                chain.if_below(3, NOTIFY);
+                chain.if_synchronous(NOTIFY);
+                if number == libc::SYS_pwritev2 {
+                    chain.load(argument(5));
+                    chain.if_set(RWF_SYNC_OR_DSYNC, NOTIFY);
+                }
+                chain.end(ALLOW);
+            });
+        }
+        for &number in &[libc::SYS_dup, libc::SYS_dup2, libc::SYS_dup3] {
+            chain.branch(number, |chain| {
+                chain.load(argument(0));
+                chain.if_synchronous(NOTIFY);
+                chain.end(ALLOW);
+            });
+        }
+        chain.branch(libc::SYS_fcntl, |chain| {
+            chain.load(argument(0));
+            chain.unless_synchronous(ALLOW);
+            chain.load(argument(1));
+            chain.if_equal(libc::F_DUPFD as u32, NOTIFY);
+            chain.if_equal(libc::F_DUPFD_CLOEXEC as u32, NOTIFY);
+            chain.end(ALLOW);
+        });
+        for &number in UNSEEN_WRITES {
+            chain.if_number(number, refuse(libc::ENOSYS));
+        }
     }
     for &number in REDIRECTED {
         chain.branch(number, |chain| {
@@ -269,13 +352,33 @@ impl Chain {
         self.end(action);
     }
 
-    fn if_set(&mut self, bits: u32, action: u32) {
-        self.0.push(jump(BPF_JSET, bits, 0, 1));
+    fn if_equal(&mut self, value: u32, action: u32) {
+        self.0.push(jump(BPF_JEQ, value, 0, 1));
         self.end(action);
     }
 
-    fn unless_set(&mut self, bits: u32, action: u32) {
-        self.0.push(jump(BPF_JSET, bits, 1, 0));
+    fn if_below(&mut self, value: u32, action: u32) {
+        self.0.push(jump(BPF_JGE, value, 1, 0));
+        self.end(action);
+    }
+
+    /// Whether the descriptor that is loaded is one whose writes must be durable; it is not loaded any more then.
+    fn if_synchronous(&mut self, action: u32) {
+        self.mask(SYNCHRONOUS_BITS);
+        self.if_equal(SYNCHRONOUS.start as u32, action);
+    }
+
+    fn unless_synchronous(&mut self, action: u32) {
+        self.mask(SYNCHRONOUS_BITS);
+        self.unless_equal(SYNCHRONOUS.start as u32, action);
+    }
+
+    fn mask(&mut self, bits: u32) {
+        self.0.push(statement(BPF_ALU | BPF_AND | BPF_K, bits));
+    }
+
+    fn if_set(&mut self, bits: u32, action: u32) {
+        self.0.push(jump(BPF_JSET, bits, 0, 1));
         self.end(action);
     }
 
@@ -339,6 +442,14 @@ mod tests {
                         step.jf
                     });
                 }
+                code if code == BPF_JMP | BPF_JGE | BPF_K => {
+                    at += usize::from(if accumulator >= step.k {
+                        step.jt
+                    } else {
+                        step.jf
+                    });
+                }
+                code if code == BPF_ALU | BPF_AND | BPF_K => accumulator &= step.k,
                 code => panic!("unexpected instruction {code:#x}"),
             }
         }
@@ -349,6 +460,7 @@ mod tests {
             cookie: COOKIE,
             fork,
             maps: true,
+            volumes: false,
         }
     }
 
@@ -414,6 +526,69 @@ mod tests {
             ALLOW
         );
         assert_eq!(map(libc::PROT_READ, libc::MAP_PRIVATE, true), ALLOW);
+    }
+
+    #[test]
+    fn what_makes_files_durable_is_served_where_there_are_volumes() {
+        let answer = |number: i64, arguments, volumes| {
+            let rules = Rules {
+                maps: false,
+                volumes,
+                ..rules(true)
+            };
+            run(&program(rules), ARCHITECTURE, number as u32, arguments)
+        };
+        let mapping = |flags: i32| [0, 4096, 3, flags as u64, 3, 0];
+        for (volumes, expected) in [(true, NOTIFY), (false, ALLOW)] {
+            for &number in DURABLE {
+                assert_eq!(answer(number, [0; 6], volumes), expected);
+            }
+            let synchronous = [0, 4096, libc::MS_SYNC as u64, 0, 0, 0];
+            assert_eq!(answer(libc::SYS_msync, synchronous, volumes), expected);
+            let shared = mapping(libc::MAP_SHARED);
+            assert_eq!(answer(libc::SYS_mmap, shared, volumes), expected);
+        }
+        let others = [libc::MAP_PRIVATE, libc::MAP_SHARED | libc::MAP_ANONYMOUS];
+        for flags in others {
+            assert_eq!(answer(libc::SYS_mmap, mapping(flags), true), ALLOW);
+        }
+        let asynchronous = [0, 4096, libc::MS_ASYNC as u64, 0, 0, 0];
+        assert_eq!(answer(libc::SYS_msync, asynchronous, true), ALLOW);
+        for (descriptor, expected) in [
+            (1, NOTIFY),
+            (3, ALLOW),
+            (959, ALLOW),
+            (960, NOTIFY),
+            (1023, NOTIFY),
+            (1024, ALLOW),
+        ] {
+            let written = [descriptor, 0, 0, 0, 0, 0];
+            assert_eq!(
+                answer(libc::SYS_write, written, true),
+                expected,
+                "{descriptor}"
+            );
+            assert_eq!(answer(libc::SYS_write, written, false), ALLOW);
+        }
+        assert_eq!(answer(libc::SYS_pwritev2, [3, 0, 0, 0, 0, 2], true), NOTIFY);
+        assert_eq!(
+            answer(
+                libc::SYS_fcntl,
+                [961, libc::F_DUPFD as u64, 0, 0, 0, 0],
+                true
+            ),
+            NOTIFY
+        );
+        assert_eq!(
+            answer(
+                libc::SYS_fcntl,
+                [961, libc::F_GETFL as u64, 0, 0, 0, 0],
+                true
+            ),
+            ALLOW
+        );
+        let refused = refuse(libc::ENOSYS);
+        assert_eq!(answer(libc::SYS_io_setup, [0; 6], true), refused);
     }
 
     #[test]

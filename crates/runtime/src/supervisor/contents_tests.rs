@@ -49,7 +49,7 @@ fn tree(name: &str, count: u8) -> (Tree, std::path::PathBuf) {
         })
         .unwrap();
     let index = Index::open(&built.index, &key, &built.tag).unwrap();
-    (Tree::new(index, Vec::new(), 1000), pack)
+    (Tree::new(index, Vec::new(), 1000, Vec::new()), pack)
 }
 
 fn node(tree: &Tree, number: u8) -> Node {

@@ -12,6 +12,7 @@ mod call;
 mod contents;
 pub mod debugging;
 mod directories;
+mod durability;
 mod embedded;
 mod execute;
 pub mod health;
@@ -30,6 +31,7 @@ mod redirect;
 mod rights;
 mod serve;
 mod sockets;
+mod synchronous;
 mod task;
 mod templates;
 mod tree;
@@ -155,6 +157,14 @@ pub enum SupervisorError {
         /// What keeps it from them.
         reason: String,
     },
+    /// A volume and the image don't fit.
+    #[error("volume at {path}: {reason}")]
+    Volume {
+        /// Where it is to be mounted.
+        path: String,
+        /// What does not fit.
+        reason: String,
+    },
     /// The kernel or the container lacks something.
     #[error("{what}; the kernel is {kernel}, 5.19 or later is needed (6.6 for speed)")]
     Unsupported {
@@ -201,7 +211,9 @@ impl Executor for Supervisor {
                 ))
             })?;
         let memories = usize::try_from(process::descriptor_ceiling() / 4).unwrap_or(usize::MAX);
-        let mut tree = Tree::new(index, launch.injected_files, memories);
+        let volumes = durability::mount(launch.volumes, &index)?;
+        let has_volumes = !volumes.is_empty();
+        let mut tree = Tree::new(index, launch.injected_files, memories, volumes);
         templates::fill_in(&mut tree, &contents, launch.templates)?;
 
         let mut cookie = [0; 8];
@@ -238,6 +250,7 @@ impl Executor for Supervisor {
             cookie,
             fork: launch.fork,
             maps: launch.dlopen != Dlopen::Any,
+            volumes: has_volumes,
         };
         let filter = filter::program(rules);
         let started = process::start(&image, &filter, &mask, null.as_ref())?;
@@ -280,8 +293,10 @@ impl Executor for Supervisor {
                 .spawn(end)
                 .map_err(|error| unsupported(format!("no thread can be started: {error}")))?;
         }
+        durability::keep(&workers);
         started.gate.release()?;
         let end = init::supervise(child, &workers.shield().tracing);
+        durability::finish(workers.shield());
         workers.shield().tree.writable.objects.clear();
         Ok(end)
     }

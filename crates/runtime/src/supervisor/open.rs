@@ -8,6 +8,7 @@ use crate::kernel::thread::with_file_system_identity;
 use super::call::{want, Answer, Call, Identity, Reply, Target};
 use super::contents::Form;
 use super::pipe;
+use super::synchronous;
 use super::tree::{last, Node};
 use super::writable::{Inode, Kind, New, Spot};
 
@@ -248,7 +249,14 @@ fn give_content(call: &Call, inode: Inode, wanted: Wanted) -> Reply {
     if !wanted.only_names() {
         flags |= wanted.flags & OFlags::TRUNC;
     }
+    if call.shield.tree.writable.volume(inode).is_some() {
+        // There is no disk beneath that could be written directly; older kernels refuse it.
+        flags.remove(OFlags::DIRECT);
+    }
     let file = super::writable::reopen(&content, flags)?;
+    if synchronous::concerns(call.shield, inode, flags) {
+        return synchronous::give(call, file, wanted.flags.contains(OFlags::CLOEXEC));
+    }
     call.give_alone(file, wanted.flags.contains(OFlags::CLOEXEC))
 }
 

@@ -17,7 +17,7 @@ use super::call::{Answer, Call, Reply};
 use super::execute::{self, Arguments, Plan};
 use super::init::end;
 use super::record::Layout;
-use super::{directories, look, names, objects, open, redirect, sockets, Shield};
+use super::{directories, durability, look, names, open, redirect, sockets, synchronous, Shield};
 
 /// Workers at the start: one may decrypt a big file while another one serves.
 const WORKERS_AT_FIRST: usize = 2;
@@ -207,7 +207,22 @@ fn dispatch(call: &Call) -> Reply {
         libc::SYS_flistxattr => attributes::attribute_names(call, descriptor),
         libc::SYS_inotify_add_watch => look::watch(call),
 
-        libc::SYS_mmap => objects::map(call),
+        libc::SYS_mmap => durability::map(call),
+        libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_sync_file_range => {
+            durability::sync_file(call)
+        }
+        libc::SYS_syncfs => durability::sync_file_system(call),
+        libc::SYS_sync => durability::sync_all(call),
+        libc::SYS_msync => durability::sync_mappings(call),
+        libc::SYS_write => written(call, None, false, None),
+        libc::SYS_writev => written(call, None, true, None),
+        libc::SYS_pwrite64 => written(call, Some(3), false, None),
+        libc::SYS_pwritev => written(call, Some(3), true, None),
+        libc::SYS_pwritev2 => written(call, Some(3), true, Some(5)),
+        libc::SYS_sendfile => synchronous::refuse_copies(call, 0),
+        libc::SYS_splice | libc::SYS_copy_file_range => synchronous::refuse_copies(call, 2),
+        libc::SYS_dup | libc::SYS_fcntl => synchronous::duplicate(call, None),
+        libc::SYS_dup2 | libc::SYS_dup3 => synchronous::duplicate(call, Some(call.int(1))),
         libc::SYS_chdir => redirect::change_directory(call),
         libc::SYS_fchdir => directories::enter(call),
         libc::SYS_flock => directories::lock(call),
@@ -303,6 +318,15 @@ fn dispatch(call: &Call) -> Reply {
         libc::SYS_fremovexattr => attributes::set_attribute(call, descriptor, true),
         _ => Err(Errno::NOSYS),
     }
+}
+
+fn written(call: &Call, offset: Option<usize>, is_vectored: bool, flags: Option<usize>) -> Reply {
+    let write = synchronous::Write {
+        offset,
+        is_vectored,
+        flags,
+    };
+    synchronous::write(call, write)
 }
 
 /// Newer than the libc crate's list.

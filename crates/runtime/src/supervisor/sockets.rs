@@ -290,17 +290,30 @@ fn is_local(call: &Call) -> Result<bool, Errno> {
     if FileType::from_raw_mode(status.st_mode) != FileType::Socket {
         return Ok(false);
     }
-    let list =
-        fs::read_to_string(format!("/proc/{}/net/unix", call.task.0)).map_err(|_| Errno::SRCH)?;
-    let inode = status.st_ino.to_string();
-    Ok(list
+    let list = fs::read(format!("/proc/{}/net/unix", call.task.0)).map_err(|_| Errno::SRCH)?;
+    Ok(is_listed(&list, status.st_ino))
+}
+
+/// Whether the text of `/proc/PID/net/unix` has a socket. The names in it can have any bytes.
+fn is_listed(list: &[u8], inode: u64) -> bool {
+    String::from_utf8_lossy(list)
         .lines()
-        .any(|line| line.split_ascii_whitespace().nth(6) == Some(&inode)))
+        .filter_map(|line| line.split_ascii_whitespace().nth(6))
+        .any(|number| number.parse() == Ok(inode))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sockets_are_found_whatever_bytes_names_have() {
+        let list = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 4711 @name\xff\xfe\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 4712 /tmp/socket\n";
+        assert!(is_listed(list, 4711) && is_listed(list, 4712));
+        assert!(!is_listed(list, 471));
+    }
 
     #[test]
     fn only_addresses_with_a_path_have_one() {

@@ -65,6 +65,7 @@ impl Task {
             .ok_or(Errno::IO)?;
         Ok(Position {
             offset,
+            flags: OFlags::from_bits_retain(flags),
             close_on_exec: flags & OFlags::CLOEXEC.bits() != 0,
             waits: flags & OFlags::NONBLOCK.bits() == 0,
         })
@@ -160,6 +161,8 @@ fn numbers(directory: &str) -> Result<Vec<i32>, Errno> {
 pub struct Position {
     /// The offset.
     pub offset: u64,
+    /// With what flags it is open.
+    pub flags: OFlags,
     /// Whether `exec` closes the descriptor.
     pub close_on_exec: bool,
     /// Whether calls on it wait: `O_NONBLOCK` is not set.
@@ -258,11 +261,14 @@ impl Memories {
             )
         })?;
         let file = Arc::new(File::from(file));
+        let now = Instant::now();
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Most of those that are too old are of threads that have ended.
+        open.retain(|_, (_, since)| now.duration_since(*since) < MEMORY_LIFETIME);
         if open.len() >= MEMORIES {
             open.clear();
         }
-        open.insert(task.0, (Arc::clone(&file), Instant::now()));
+        open.insert(task.0, (Arc::clone(&file), now));
         Ok(file)
     }
 
@@ -407,6 +413,21 @@ mod tests {
             Err(Errno::NAMETOOLONG)
         );
         assert_eq!(memories.read_path(task, 1), Err(Errno::FAULT));
+    }
+
+    #[test]
+    fn memories_too_old_to_be_used_are_closed() {
+        let memories = Memories::default();
+        let open = |memories: &Memories| memories.0.lock().unwrap().len();
+        let process = Task(std::process::id() as i32);
+        for thread in process.numbers("task").unwrap() {
+            // One of another test may have ended.
+            let _ = memories.get(Task(thread));
+        }
+        assert!(open(&memories) > 1);
+        std::thread::sleep(2 * MEMORY_LIFETIME);
+        memories.get(process).unwrap();
+        assert_eq!(open(&memories), 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod embedded;
 mod files;
 mod programs;
 mod templates;
+mod volume;
 mod world;
 mod writable;
 

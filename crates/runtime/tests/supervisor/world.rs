@@ -155,6 +155,15 @@ impl Plan {
             .unwrap();
     }
 
+    /// Adds a volume beneath the root, and the directory that holds its store.
+    pub fn volume(&mut self, name: &str) {
+        let path = self.root.join(name);
+        self.directory(&path);
+        self.builder
+            .add_region(bytes(&path), RegionKind::Volume, "test")
+            .unwrap();
+    }
+
     /// Adds an authenticated file beneath `plain`.
     pub fn plain(&mut self, name: &str, content: &[u8]) {
         let path = self.root.join("plain").join(name);

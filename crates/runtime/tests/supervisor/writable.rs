@@ -297,7 +297,7 @@ impl Drop for Running {
 }
 
 /// Everything on the disk beneath a directory that mentions a text, in its name or its content.
-fn mentions(directory: &Path, needle: &[u8], found: &mut Vec<PathBuf>) {
+pub fn mentions(directory: &Path, needle: &[u8], found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         let named = path

@@ -1,9 +1,10 @@
-"""Runs Python's regression tests and prints the outcome of each: ``passed test.test_os.FileTests.test_read``.
+"""Runs Python's regression tests and prints the outcome of each, as one JSON object with the outcome by name.
 
 Each of the files that ``/chosen/tests`` lists, or each that there is if it lists none, runs in a process of its own. A
-file that did not come to its end is printed with what became of it. What tests print goes to standard error.
+file that did not come to its end is there with what became of it. What tests print goes to standard error.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -24,11 +25,14 @@ with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=2, text=True, erro
             outcomes[early[1]] = early[2]
 for case in ET.parse(RESULTS).iter("testcase"):
     inner = {child.tag for child in case}
-    if inner & {"failure", "error"}:
-        outcomes[case.get("name")] = "failed"
+    # What fails before its first test has no name.
+    name = case.get("name") or "nameless"
+    before = outcomes.get(name)
+    if inner & {"failure", "error"} or before == "failed":
+        outcomes[name] = "failed"
     elif "skipped" in inner or case.get("status") != "run":
-        outcomes[case.get("name")] = "skipped"
+        # Two files may have a test in common that only one of them can run.
+        outcomes[name] = before or "skipped"
     else:
-        outcomes[case.get("name")] = "passed"
-for name in sorted(outcomes):
-    print(outcomes[name], name)
+        outcomes[name] = "passed"
+print(json.dumps(outcomes))

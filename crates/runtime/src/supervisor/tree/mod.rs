@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::executor::InjectedFile;
 
-use super::writable::Writable;
+use super::writable::{VolumeSystem, Writable};
 
 pub use listing::Child;
 pub use node::{Metadata, Name, Node};
@@ -50,7 +50,12 @@ const INJECTED_INODES: u64 = 1 << 62;
 
 impl Tree {
     /// Lays the injected files over the index. At most `memories` contents of writable files are kept as memory files while nobody has them open.
-    pub fn new(index: Index, files: Vec<InjectedFile>, memories: usize) -> Self {
+    pub fn new(
+        index: Index,
+        files: Vec<InjectedFile>,
+        memories: usize,
+        volumes: Vec<Arc<VolumeSystem>>,
+    ) -> Self {
         let mut open_directories = Vec::with_capacity(index.entries().len());
         for entry in index.entries() {
             // Parents come before their children.
@@ -60,7 +65,7 @@ impl Tree {
         }
         let index = Arc::new(index);
         let mut tree = Self {
-            writable: Writable::new(&index, memories),
+            writable: Writable::new(&index, memories, volumes),
             index,
             injected: Vec::new(),
             by_path: HashMap::new(),

@@ -9,6 +9,7 @@ mod ephemeral;
 mod image;
 mod objects;
 mod state;
+mod volume;
 mod walk;
 
 use std::collections::{HashMap, HashSet};
@@ -21,6 +22,7 @@ use sconify_shield::{EntryId, Index, RegionKind};
 
 pub use objects::{reopen, Objects, Pipe};
 pub use state::{create, now};
+pub use volume::VolumeSystem;
 pub use walk::{Last, Walked};
 
 use super::task::join;
@@ -270,7 +272,9 @@ struct Root {
 
 /// All writable regions of a tree.
 pub struct Writable {
-    systems: Vec<Box<dyn FileSystem>>,
+    systems: Vec<Arc<dyn FileSystem>>,
+    /// Those of them that are durable, from number 1 on.
+    durable: Vec<Arc<VolumeSystem>>,
     roots: Vec<Root>,
     /// Where other regions begin within writable ones: the inode that stands for each, and its path.
     junctions: HashMap<Inode, Vec<u8>>,
@@ -281,12 +285,12 @@ pub struct Writable {
     sweeper: OnceLock<Thread>,
 }
 
-/// The number of the ephemeral file system.
+/// The number of the ephemeral file system; volumes come behind it.
 const EPHEMERAL: u16 = 0;
 
 impl Writable {
-    /// Makes the writable regions of an index, with what it lists in them. At most `memories` contents are kept as memory files while nobody has them open.
-    pub fn new(index: &Arc<Index>, memories: usize) -> Self {
+    /// Makes the writable regions of an index, with what it lists in the ephemeral ones. At most `memories` contents are kept as memory files while nobody has them open.
+    pub fn new(index: &Arc<Index>, memories: usize, durable: Vec<Arc<VolumeSystem>>) -> Self {
         let image = Some(Arc::clone(index));
         let ephemeral = ephemeral::Ephemeral::new(image, memories, crate::supervisor::budget());
         let mut roots = Vec::new();
@@ -303,8 +307,16 @@ impl Writable {
                 });
             }
         }
+        roots.extend(durable.iter().map(|system| Root {
+            prefix: system.prefix().to_vec(),
+            inode: system.top(),
+            above: parent(system.prefix()).and_then(|above| index.find(above)),
+        }));
+        let mut systems: Vec<Arc<dyn FileSystem>> = vec![Arc::new(ephemeral)];
+        systems.extend(durable.iter().map(|system| Arc::clone(system) as _));
         let mut writable = Self {
-            systems: vec![Box::new(ephemeral)],
+            systems,
+            durable,
             roots,
             junctions: HashMap::new(),
             pinned: HashSet::new(),
@@ -362,6 +374,17 @@ impl Writable {
     /// The file system of an inode.
     pub fn system(&self, inode: Inode) -> &dyn FileSystem {
         &*self.systems[usize::from(inode.system)]
+    }
+
+    /// All volumes.
+    pub fn volumes(&self) -> &[Arc<VolumeSystem>] {
+        &self.durable
+    }
+
+    /// The volume that a file is in.
+    pub fn volume(&self, inode: Inode) -> Option<&VolumeSystem> {
+        let at = usize::from(inode.system).checked_sub(1)?;
+        self.durable.get(at).map(|system| &**system)
     }
 
     /// The writable region that a canonical path lies in, by the longest prefix.

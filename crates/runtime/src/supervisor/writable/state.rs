@@ -370,18 +370,25 @@ impl Memory {
         modified: Time,
         changed: Time,
     ) -> (Time, Time, Time) {
-        let accessed = (status.st_atime, status.st_atime_nsec as u32);
-        let written = (status.st_mtime, status.st_mtime_nsec as u32);
+        let (accessed, written, latest) = times(status, changed);
         let touched = (status.st_ctime, status.st_ctime_nsec as u32);
         // Putting the content here was no change of it.
         let is_untouched = touched == self.filled && written == modified;
-        let changed = if is_untouched {
-            changed
-        } else {
-            changed.max(touched)
-        };
-        (accessed, written, changed)
+        (
+            accessed,
+            written,
+            if is_untouched { changed } else { latest },
+        )
     }
+}
+
+/// The times of a content, and of the last change of anything, if that of the attributes is this.
+pub fn times(status: &rustix::fs::Stat, changed: Time) -> (Time, Time, Time) {
+    (
+        (status.st_atime, status.st_atime_nsec as u32),
+        (status.st_mtime, status.st_mtime_nsec as u32),
+        changed.max((status.st_ctime, status.st_ctime_nsec as u32)),
+    )
 }
 
 pub fn set_times(

@@ -1,0 +1,91 @@
+"""Containers killed at random points: nothing that was acknowledged is lost, nothing is corrupt."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.containers import run
+from tests.e2e.corpus.conftest import MakePair, pair
+from tests.e2e.corpus.native import TOOLS, debian
+from tests.e2e.corpus.services import Recipe
+from tests.e2e.volumes.conftest import Recorder
+
+__all__ = ["pair"]
+
+pytestmark = pytest.mark.docker
+
+ROUNDS = int(os.environ.get("SCONIFY_VOLUME_ROUNDS", "3"))
+
+
+def test_nothing_acknowledged_is_lost(recorder: Callable[[str], Recorder]) -> None:
+    subject = recorder("recorder-crashes")
+    chance = random.Random(1)
+    acknowledged = records = 0
+    for number in range(ROUNDS):
+        found, acknowledged_now = subject.crash(chance.uniform(0, 2))
+        assert found >= acknowledged, f"round {number}: {acknowledged} records were acknowledged, {found} are there"
+        acknowledged = acknowledged_now
+        records = max(records, acknowledged)
+        print(f"round {number}: {found} records found, {acknowledged} acknowledged", flush=True)
+    found, _ = subject.crash(0)
+    assert found >= acknowledged
+    print(f"{ROUNDS} kills, {records} records")
+
+
+def test_sqlite_loses_no_row(pair: MakePair, tmp_path: Path) -> None:
+    sqlite = pair(
+        Recipe(
+            "sqlite-volume",
+            f'FROM {debian(TOOLS)}\nCMD ["sqlite3", "/data/rows.db"]\n',
+            ("--binary=sqlite3", "--volume=data:/data"),
+        )
+    )
+    store = tmp_path / "store"
+    store.mkdir()
+    chance = random.Random(2)
+    acknowledged = 0
+    for number in range(ROUNDS):
+        name = f"sconify-test-{uuid.uuid4().hex[:12]}"
+        command = ("docker", "run", "--rm", "-i", f"--name={name}", f"--volume={store}:/data", sqlite.encrypted)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            mode = "WAL" if number % 2 else "DELETE"
+            process.stdin.write(
+                f"PRAGMA journal_mode={mode}; PRAGMA synchronous=FULL; "
+                "CREATE TABLE IF NOT EXISTS t(i INTEGER PRIMARY KEY, s);\n"
+                "PRAGMA integrity_check; SELECT count(*) FROM t;\n"
+            )
+            process.stdin.flush()
+            said = [process.stdout.readline().strip() for _ in range(3)]
+            assert said[1] == "ok", f"round {number}: {said}"
+            found = int(said[2])
+            assert found >= acknowledged, f"round {number}: {acknowledged} rows were acknowledged, {found} are there"
+            acknowledged = found
+            deadline = time.monotonic() + chance.uniform(0, 2)
+            while time.monotonic() < deadline:
+                row = acknowledged + 1
+                process.stdin.write(f"INSERT INTO t VALUES ({row}, hex(randomblob({row % 3000}))); SELECT {row};\n")
+                process.stdin.flush()
+                assert process.stdout.readline().strip() == str(row)
+                acknowledged = row
+            process.stdin.write(
+                "".join(f"INSERT INTO t(s) VALUES (hex(randomblob({size}))); " for size in range(50)) + "\n"
+            )
+            process.stdin.flush()
+            time.sleep(chance.uniform(0, 0.1))
+            run("docker", "kill", "--signal=KILL", name)
+            process.communicate(timeout=30)
+            print(f"round {number}: {found} rows found, {acknowledged} acknowledged", flush=True)
+        finally:
+            run("docker", "rm", "--force", name, check=False)
+    print(f"{ROUNDS} kills, {acknowledged} rows")
