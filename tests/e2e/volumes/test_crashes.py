@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.containers import run
-from tests.e2e.corpus.conftest import MakePair, pair
+from tests.e2e.corpus.conftest import MakePair, mode, pair
 from tests.e2e.corpus.native import TOOLS, debian
 from tests.e2e.corpus.services import Recipe
 from tests.e2e.volumes.conftest import Recorder
 
-__all__ = ["pair"]
+__all__ = ["mode", "pair"]
 
 pytestmark = pytest.mark.docker
 

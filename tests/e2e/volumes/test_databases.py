@@ -11,10 +11,10 @@ import pytest
 
 from tests.containers import Container, run
 from tests.e2e.corpus import services
-from tests.e2e.corpus.conftest import MakePair, Pair, comes_up, pair
+from tests.e2e.corpus.conftest import MakePair, Pair, comes_up, mode, pair
 from tests.e2e.corpus.services import Recipe
 
-__all__ = ["pair"]
+__all__ = ["mode", "pair"]
 
 pytestmark = [pytest.mark.docker, pytest.mark.corpus]
 
