@@ -39,7 +39,8 @@ class Pair:
     def outcomes(self, way: Way, timeout: float = 60) -> tuple[Outcome, Outcome]:
         """Run both to their ends in the same way: native, encrypted.
 
-        Where protected directories are read-only, the native one gets a read-only root.
+        The native one gets a read-only root where protected directories are read-only, and a writable one in every mode
+        where all that is embedded may be changed.
         """
         options = way.native_options(self.user, read_only=not self.mode.embeds)
         native = run_to_end(way.engine, way.image(self.native), *options, timeout=timeout)

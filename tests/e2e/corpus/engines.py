@@ -93,11 +93,11 @@ class Way:
         """Options for both the native and the encrypted image."""
         return (*self.mode.options, *((f"--user={user}",) if self.mode.as_user else ()))
 
-    def native_options(self, user: str, *, read_only: bool = False) -> tuple[str, ...]:
-        """Options for the native image; ``read_only`` makes its root read-only in every mode."""
+    def native_options(self, user: str, *, read_only: bool | None = None) -> tuple[str, ...]:
+        """Options for the native image; ``read_only`` says whether its root is read-only, None: as the mode has it."""
         options = self.options(user)
-        if read_only and READ_ONLY not in options:
-            options = (*options, READ_ONLY)
+        if read_only is not None:
+            options = (*(option for option in options if option != READ_ONLY), *((READ_ONLY,) if read_only else ()))
         return (*options, *TEMPORARY) if READ_ONLY in options else options
 
     def image(self, name: str) -> str:
