@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sconify.cas.authority import Authority
-from sconify.errors import UserError
+from sconify.errors import BugError, UserError
 from sconify.image.compression import Compression
 from sconify.image.config import HistoryEntry, ImageConfig
 from sconify.image.layer import Layer
 from sconify.image.layer_around import layer_around
-from sconify.image.layer_in_place import layer_in_place
 from sconify.image.layer_writer import LayerWriter
 from sconify.image.model import Entry, EntryType
 from sconify.image.reference import Transport
@@ -24,7 +23,7 @@ from sconify.request import Request
 from sconify.shield.choose import Choice
 from sconify.shield.embed import EmbeddedFileSystem
 from sconify.shield.plan import BASE_IMAGE
-from sconify.shield.protect import DIRECTORY, BuiltFile, ProtectedFileSystem
+from sconify.shield.protect import BuiltFile, ProtectedFileSystem
 from sconify.shield.regions import RegionKind
 
 READABLE = 0o444
@@ -162,16 +161,11 @@ def _protected_layers(protected: ProtectedFileSystem | EmbeddedFileSystem, work:
 
 
 def _protected_layer(built: BuiltFile, work: Path, epoch: int) -> Layer:
-    directory = Entry(path=DIRECTORY, type=EntryType.DIRECTORY, mode=0o755, mtime=epoch)
-    file = Entry(
-        path=built.image_path, type=EntryType.FILE, mode=READABLE, mtime=epoch, content=built.content
-    )  # fmt: skip
-    layer = layer_in_place(directory, file)
+    layer = layer_around(built.content, path=built.image_path, mode=READABLE, epoch=epoch)
     if layer is not None:
         return layer
     writer = LayerWriter(work / f"{built.file.name}.tar", epoch=epoch)
-    writer.add(directory)
-    writer.add(file)
+    writer.add(Entry(path=built.image_path, type=EntryType.FILE, mode=READABLE, mtime=epoch, content=built.content))
     return writer.finish()
 
 
@@ -186,7 +180,10 @@ def _binary_layer(
 ) -> Layer:
     if isinstance(protected, EmbeddedFileSystem):
         # Nearly all of it is ciphertext, so it is not compressed.
-        return layer_around(protected.packs, path=program, mode=RUNNABLE, epoch=epoch, head=binary)
+        layer = layer_around(protected.packs, path=program, mode=RUNNABLE, epoch=epoch, head=binary)
+        if layer is None:
+            raise BugError(f"{protected.packs.offset} bytes of room are too few for a head of {len(binary)}")
+        return layer
     writer = LayerWriter(path, compression=compression, epoch=epoch)
     writer.add_bytes(program, binary, mode=RUNNABLE)
     return writer.finish()

@@ -5,29 +5,35 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from sconify.errors import BugError
 from sconify.image.compression import Compression, sha256, write_all
 from sconify.image.layer import Layer
 from sconify.image.layer_writer import member_header
 from sconify.image.model import Entry, EntryType, Extent
 from sconify.image.storage import writing
+from sconify.image.tar_header import BLOCK
 from sconify.image.tar_writer import END, padding
 from sconify.image.tree import ROOT
 
+ROOM = 2 * BLOCK
+"""Bytes that suffice before the content of a file in a directory of the root, if neither needs a pax header."""
 
-def layer_around(content: Extent, *, path: str, mode: int, epoch: int, head: bytes = b"") -> Layer:
+
+def layer_around(content: Extent, *, path: str, mode: int, epoch: int, head: bytes = b"") -> Layer | None:
     """Make an uncompressed layer with one file, bit by bit what ``LayerWriter`` would make.
 
     Args:
         content: The end of a file of this machine: what the layer's file ends with. The archive is completed in that
-            file, so before the content there must be room for ``head`` and a few KiB, a hole for instance.
+            file, so before the content there must be room for ``head`` and the headers, a hole for instance. Where
+            they fit exactly, the blob of the layer is the whole file.
         path: Of the layer's file.
         mode: Its permission bits; it is owned by root.
         epoch: Seconds since 1970, the time of everything.
         head: What the layer's file begins with.
 
+    Returns:
+        The layer; None if the room does not suffice, and nothing was changed.
+
     Raises:
-        BugError: The room does not suffice.
         ServiceError: The disk is full.
     """
     own = Entry(path=path, type=EntryType.FILE, mode=mode, mtime=epoch, content=content)
@@ -38,7 +44,7 @@ def layer_around(content: Extent, *, path: str, mode: int, epoch: int, head: byt
     before = b"".join(header.encode() for header in headers) + head
     start = content.offset - len(before)
     if start < 0:
-        raise BugError(f"{content.source} has {content.offset} bytes of room for {len(before)}")
+        return None
     after = padding(len(head) + content.size) + END
     with writing(content.source):
         descriptor = os.open(content.source, os.O_WRONLY | os.O_CLOEXEC)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sconify import _shield
 from sconify.errors import ServiceError, UntrustedDataError
-from sconify.image.layer_in_place import LAYER_GAP
+from sconify.image.layer_around import ROOM
 from sconify.image.model import Entry, EntryType, Extent
 from sconify.shield.plan import Plan, PlannedEntry
 from sconify.shield.regions import Region, RegionKind, RegionMap
@@ -76,7 +76,7 @@ def protect(plan: Plan, *, key: bytes, work: Path, progress: Callable[[int], Non
     for region in plan.regions:
         builder.add_region(os.fsencode(region.prefix), region.kind.value, region.reason)
     for name in dict.fromkeys(_pack_of(plan, region) for region in plan.regions if _is_packed(plan, region)):
-        pack = BuiltFile(f"{DIRECTORY}/pack{len(built)}", work / f"pack{len(built)}", gap=LAYER_GAP)
+        pack = BuiltFile(f"{DIRECTORY}/pack{len(built)}", work / f"pack{len(built)}", gap=ROOM)
         built.append(pack)
         packs[name] = builder.add_pack(os.fsencode(name), os.fsencode(pack.image_path), str(pack.file), gap=pack.gap)
     regions = RegionMap(plan.regions)

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sconify.errors import BugError
 from sconify.image.compression import iterate
-from sconify.image.layer_around import layer_around
+from sconify.image.layer_around import ROOM, layer_around
 from sconify.image.layer_writer import LayerWriter
 from sconify.image.model import Extent
 
-ROOM = 1 << 20
+MUCH = 1 << 20
 
 
 @pytest.mark.parametrize("size", [0, 1, 512, 5000, 3 << 20])
@@ -25,15 +24,35 @@ def test_it_is_the_layer_that_a_writer_makes(path: str, size: int, tmp_path: Pat
     writer.add_file(path, tmp_path / "whole", mode=0o755)
     expected = writer.finish()
     with (tmp_path / "around").open("wb") as file:
-        file.seek(ROOM)
+        file.seek(MUCH)
         file.write(content)
-    made = layer_around(Extent(tmp_path / "around", ROOM, size), path=path, mode=0o755, epoch=7, head=head)
+    made = layer_around(Extent(tmp_path / "around", MUCH, size), path=path, mode=0o755, epoch=7, head=head)
+    assert made is not None
     assert (made.digest, made.diff_id, made.size) == (expected.digest, expected.diff_id, expected.size)
     assert b"".join(iterate(made.blob)) == (tmp_path / "written").read_bytes()
 
 
-def test_too_little_room_is_no_layer(tmp_path: Path) -> None:
-    (tmp_path / "around").write_bytes(bytes(1000))
-    with pytest.raises(BugError, match="room"):
-        layer_around(Extent(tmp_path / "around", 500, 500), path="/program", mode=0o755, epoch=0, head=bytes(1))
-    assert (tmp_path / "around").read_bytes() == bytes(1000)
+@pytest.mark.parametrize("size", [0, 511, 3_000_000])
+def test_with_room_for_the_headers_alone_the_layer_is_the_whole_file(size: int, tmp_path: Path) -> None:
+    pack = tmp_path / "pack"
+    pack.write_bytes(bytes(ROOM) + os.urandom(size))
+    made = layer_around(Extent(pack, ROOM, size), path="/.sconify/pack0", mode=0o444, epoch=7)
+    assert made is not None
+    assert made.blob == Extent(pack, 0, pack.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    ("room", "path"), [(ROOM - 512, "/.sconify/pack0"), (0, "/.sconify/pack0"), (ROOM, "/.sconify/" + "x" * 120)]
+)
+def test_with_too_little_room_nothing_is_made_or_changed(room: int, path: str, tmp_path: Path) -> None:
+    pack = tmp_path / "pack"
+    pack.write_bytes(bytes(4096))
+    assert layer_around(Extent(pack, room, 3072), path=path, mode=0o444, epoch=0) is None
+    assert pack.read_bytes() == bytes(4096)
+
+
+def test_a_file_that_is_too_large_for_a_plain_header(tmp_path: Path) -> None:
+    pack = tmp_path / "pack"
+    with pack.open("wb") as stream:
+        stream.truncate(ROOM + (9 << 30))
+    assert layer_around(Extent(pack, ROOM, 9 << 30), path="/.sconify/pack0", mode=0o444, epoch=0) is None
