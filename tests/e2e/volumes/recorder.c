@@ -48,7 +48,7 @@ static size_t content(uint64_t number, unsigned char *buffer)
 
 static void name_of(uint64_t number, char *name)
 {
-    sprintf(name, "d%02d/record-%08lu", (int)(number % 20), (unsigned long)number);
+    sprintf(name, "directory-%02d/record-%08lu", (int)(number % 20), (unsigned long)number);
 }
 
 static void write_all(int file, const unsigned char *bytes, size_t length)
@@ -71,11 +71,11 @@ static void sync_directory(const char *path)
 static void record(int journal, uint64_t number)
 {
     static unsigned char bytes[LONGEST];
-    char name[64], above[8], temporary[80];
+    char name[64], above[16], temporary[80];
     size_t length = content(number, bytes);
     int way = number % WAYS;
     name_of(number, name);
-    sprintf(above, "%.3s", name);
+    sprintf(above, "%.*s", (int)strcspn(name, "/"), name);
     sprintf(temporary, "%s.part", name);
     const char *made = way == 3 ? temporary : name;
     int flags = O_RDWR | O_CREAT | O_TRUNC | (way == 4 ? O_SYNC : 0) | (way == 5 ? O_DSYNC : 0);
@@ -127,8 +127,8 @@ int main(int argc, char **argv)
     MUST(chdir(argv[1]));
     int journal = MUST(open("journal", O_RDWR | O_CREAT, 0600));
     for (int at = 0; at < 20; at++) {
-        char name[8];
-        sprintf(name, "d%02d", at);
+        char name[16];
+        sprintf(name, "directory-%02d", at);
         if (mkdir(name, 0700) && access(name, F_OK))
             die("%s: %m", name);
     }

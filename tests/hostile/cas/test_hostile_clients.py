@@ -122,7 +122,7 @@ def test_a_creator_that_is_somebody_else(client: Client, new_client: Callable[[]
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/sessions/../../etc/passwd", "/v1/sessions/%2e%2e%2fx", "/v1/sessions/a%00b", "//elsewhere.example/"]
+    "path", ["/v1/sessions/../../etc/passwd", "/v1/sessions/%2e%2e%2fx", "/v1/sessions/a%00b", "/v1//sessions/x"]
 )
 def test_paths_that_lead_astray(client: Client, path: str) -> None:
     assert client.request(path, "--path-as-is").status in (400, 404)

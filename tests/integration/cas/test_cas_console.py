@@ -137,7 +137,10 @@ def test_pages_change_nothing_and_are_kept_by_nobody(cas: RunningCas, author: Cl
     assert "Cache-Control: no-store" in headers
     assert "frame-ancestors 'none'" in headers
     assert "script" not in headers
-    assert get(at, "/")[0] == 302
+    for start in ("/", "//"):
+        status, headers, _ = get(at, start)
+        assert (status, "Location: /console/\n" in f"{headers}\n") == (302, True)
+    assert get(at, "//elsewhere.example/")[0] == 400
     posted = subprocess.run(
         ["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", "-d", "x=y", f"https://127.0.0.1:{at.port}/console/"],
         capture_output=True,
