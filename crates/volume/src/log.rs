@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 
 use rusqlite::Connection;
+use rustix::fs::statvfs;
 
 use crate::error::{Result, VolumeError};
 use crate::store::{lock, PAGE_SIZE};
@@ -18,8 +19,10 @@ use crate::store::{lock, PAGE_SIZE};
 pub(crate) const FILE_NAME: &str = "volume.sqlite-wal";
 /// Bytes that were committed since the last time, at which the log is written back.
 pub(crate) const WRITE_BACK: u64 = 16 << 20;
-/// Bytes of the log at which a commit waits until it may begin anew.
+/// Bytes of the log at which a commit waits until it may begin anew, on a disk with room.
 const LIMIT: u64 = 64 << 20;
+/// The part of the room on the disk that the log may take.
+const SHARE: u64 = 16;
 
 /// Makes commits go to a log.
 pub(crate) fn set_up(connection: &Connection) -> Result<()> {
@@ -42,11 +45,14 @@ pub(crate) fn is_left(directory: &Path) -> bool {
     std::fs::metadata(directory.join(FILE_NAME)).is_ok_and(|log| log.len() > 0)
 }
 
-/// The thread that writes the log back.
+/// What writes the log back.
 pub(crate) struct WriteBack {
-    wake: Option<SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// Until there is a thread, which is when there is something to write back for the first time: a small volume needs none.
+    connection: Option<Connection>,
+    thread: Option<(SyncSender<()>, JoinHandle<()>)>,
     state: Arc<State>,
+    /// Bytes of the log at which it begins anew.
+    limit: u64,
 }
 
 #[derive(Default)]
@@ -75,41 +81,48 @@ impl State {
 }
 
 impl WriteBack {
-    /// Starts it with a connection of its own.
+    /// Takes a connection of its own to the database in this directory.
     ///
     /// # Errors
-    /// If no thread can be made.
-    pub(crate) fn start(connection: Connection) -> Result<Self> {
-        let state = Arc::<State>::default();
-        let shared = Arc::clone(&state);
-        let (wake, woken) = sync_channel(1);
-        let work = move || {
-            while woken.recv().is_ok() {
-                shared.write_back(&connection, "PASSIVE");
-            }
-        };
-        let thread = Builder::new()
-            .name("log".to_owned())
-            .spawn(work)
-            .map_err(|error| VolumeError::io("a thread for the volume's log", error))?;
+    /// If the disk can't be asked for its room.
+    pub(crate) fn new(directory: &Path, connection: Connection) -> Result<Self> {
+        let disk = statvfs(directory)
+            .map_err(|errno| VolumeError::io(directory.display().to_string(), errno.into()))?;
         Ok(Self {
-            wake: Some(wake),
-            thread: Some(thread),
-            state,
+            connection: Some(connection),
+            thread: None,
+            state: Arc::default(),
+            limit: (disk.f_bavail * disk.f_frsize / SHARE).clamp(WRITE_BACK, LIMIT),
         })
     }
 
     /// Tells that a commit was made of this many bytes, on this connection.
-    pub(crate) fn committed(&self, bytes: u64, connection: &Connection) {
+    pub(crate) fn committed(&mut self, bytes: u64, connection: &Connection) {
         let length = self.state.length.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let behind = self.state.behind.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if length >= LIMIT {
+        if length >= self.limit {
             self.begin_anew(connection);
         } else if behind >= WRITE_BACK {
-            if let Some(wake) = &self.wake {
-                // If it is awake, it is at work on that.
-                let _ = wake.try_send(());
-            }
+            self.wake();
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            let state = Arc::clone(&self.state);
+            let (wake, woken) = sync_channel(1);
+            let work = move || {
+                while woken.recv().is_ok() {
+                    state.write_back(&connection, "PASSIVE");
+                }
+            };
+            // Without a thread, commits do it when the log has its full size.
+            let thread = Builder::new().name("log".to_owned()).spawn(work);
+            self.thread = thread.ok().map(|thread| (wake, thread));
+        }
+        if let Some((wake, _)) = &self.thread {
+            // If it is awake, it is at work on that.
+            let _ = wake.try_send(());
         }
     }
 
@@ -121,8 +134,8 @@ impl WriteBack {
 
 impl Drop for WriteBack {
     fn drop(&mut self) {
-        drop(self.wake.take());
-        if let Some(thread) = self.thread.take() {
+        if let Some((wake, thread)) = self.thread.take() {
+            drop(wake);
             let _ = thread.join();
         }
     }

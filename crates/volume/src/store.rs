@@ -114,7 +114,7 @@ impl Store {
     fn set_writer(&self, connection: Connection) -> Result<()> {
         log::set_up(&connection)?;
         let other = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        *lock(&self.writer) = Some((WriteBack::start(other)?, connection));
+        *lock(&self.writer) = Some((WriteBack::new(self.directory(), other)?, connection));
         Ok(())
     }
 
