@@ -1,7 +1,8 @@
-"""Measures PostgreSQL on a volume, next to a plain directory and to gocryptfs, on one disk in one run: ``python -m bench.pgbench DIRECTORY``.
+"""Measures PostgreSQL on a volume, next to a plain directory and to gocryptfs: ``python -m bench.pgbench DIRECTORY``.
 
-The native server's data is in a directory of the host, plain or mounted by gocryptfs; the encrypted server's is on a volume. All three serve at the same time and
-take turns, so that the machine's moods hit each; figures are medians. Without FUSE or gocryptfs that comparison is left out, and the output says why.
+The native server's data is in a directory of the host, plain or mounted by gocryptfs; the encrypted server's is on a
+volume. All of them are on one disk, serve at the same time and take turns, so that the machine's moods hit each;
+figures are medians. Without FUSE or gocryptfs that comparison is left out, and the output says why.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from bench.flask import BIN, alternate, quiet
@@ -97,10 +99,10 @@ def main() -> None:
 
 
 def measure(client: str, servers: dict[str, str], options: argparse.Namespace) -> None:
-    """Print transactions per second of each server; ``servers`` maps addresses to names, ``client`` is an image with pgbench."""
+    """Print transactions per second of servers, named by address; ``client`` is an image that has pgbench."""
     pgbench = ("docker", "run", "--rm", f"--entrypoint={services.POSTGRES_PROGRAMS}/pgbench", client, "-U", "postgres")
     for where in servers:
-        wait_for(lambda where=where: quiet(*pgbench, "-h", where, "-i", "-q", "-s", str(options.scale), "postgres"))
+        wait_for(partial(quiet, *pgbench, "-h", where, "-i", "-q", "-s", str(options.scale), "postgres"))
     modes = {"reads and writes": (), "reads": ("-S",)}
     for title, flags in modes.items():
         load = (*pgbench, "-c", str(CLIENTS), "-T", str(options.seconds), "-n", *flags)
