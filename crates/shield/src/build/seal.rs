@@ -21,7 +21,8 @@ use crate::CHUNK_SIZE;
 const SEGMENT_SIZE: usize = 8 * CHUNK_SIZE;
 /// Segments per batch: four for each thread within these bounds. A segment takes two buffers of its size.
 const BATCH_SEGMENTS: std::ops::RangeInclusive<usize> = 4..=16;
-pub(super) const COMPRESSION_LEVEL: i32 = 3;
+/// Half as fast again as level 3, and faster to decompress, for 4 % more bytes of programs and libraries.
+pub(super) const COMPRESSION_LEVEL: i32 = 1;
 
 /// What the index has to say about a chunk that was written.
 #[derive(Clone, Copy, Default)]
