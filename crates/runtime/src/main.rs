@@ -47,8 +47,8 @@ fn run() -> Result<u8, Failure> {
     {
         return debugging::ask(std::env::args_os().skip(2)).map_err(Failure::from);
     }
-    let binary = OwnBinary::open()?;
-    let statement = Statement::of_elf(&binary.head, variable)?;
+    let OwnBinary { file, head } = OwnBinary::open()?;
+    let statement = Statement::of_elf(&head, variable)?;
     if is_on(variable("SCONE_HASH")) {
         let (manifest, _) = statement.measured();
         print(&format!("{}\n", hex::encode(manifest.measurement())))?;
@@ -82,6 +82,8 @@ fn run() -> Result<u8, Failure> {
     let (manifest, embedded) = measured
         .into_inner()
         .unwrap_or_else(|| statement.measured());
+    // The program is forked from this process, which lives as long as it does.
+    drop(head);
     info!(
         "attested to the CAS at {} as {}",
         settings.cas, settings.config_id
@@ -96,7 +98,7 @@ fn run() -> Result<u8, Failure> {
         launch.volumes.push(mount.open(&ledger)?);
     }
     if let Some(files) = embedded {
-        launch.file_system.origin = Origin::Embedded(binary.embedded(files)?);
+        launch.file_system.origin = Origin::Embedded(with_packs(file, files)?);
     }
     let status = Supervisor.run(launch)?;
     if let Err(error) = attested.session.report_exit(status) {
@@ -185,26 +187,22 @@ impl OwnBinary {
         };
         read().map_err(|error| unreadable(&error))
     }
+}
 
-    /// The embedded file system that its manifest and sections tell of.
-    fn embedded(self, files: EmbeddedFiles) -> Result<Embedded, Failure> {
-        let length = self
-            .file
-            .metadata()
-            .map_err(|error| unreadable(&error))?
-            .len();
-        if files.packs.end != length {
-            let found = format!("it has {length} bytes, expected {}", files.packs.end);
-            return Err(unreadable(&io::Error::other(found)));
-        }
-        Ok(Embedded {
-            index: files.index,
-            digests: files.digests,
-            file: self.file,
-            packs: files.packs,
-            commitment: files.commitment,
-        })
+/// The embedded file system that the manifest and the sections of a file tell of.
+fn with_packs(file: File, files: EmbeddedFiles) -> Result<Embedded, Failure> {
+    let length = file.metadata().map_err(|error| unreadable(&error))?.len();
+    if files.packs.end != length {
+        let found = format!("it has {length} bytes, expected {}", files.packs.end);
+        return Err(unreadable(&io::Error::other(found)));
     }
+    Ok(Embedded {
+        index: files.index,
+        digests: files.digests,
+        file,
+        packs: files.packs,
+        commitment: files.commitment,
+    })
 }
 
 fn unreadable(error: &io::Error) -> Failure {
