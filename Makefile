@@ -86,6 +86,7 @@ bench-attestation: setup
 # Next to a plain directory and to gocryptfs, on the disk of this directory.
 bench-volume: setup
 	cargo bench --quiet --locked --package sconify-volume --bench volume -- $(CURDIR)/target
+	scripts/with-docker.sh python -m bench.pgbench $(CURDIR)/target
 
 # Containers that are killed while they write to a volume, ROUNDS times each.
 ROUNDS ?= 500

@@ -162,7 +162,10 @@ fn what_makes_files_durable_is_served_where_there_are_volumes() {
         );
         assert_eq!(answer(libc::SYS_write, written, false), ALLOW);
     }
-    assert_eq!(answer(libc::SYS_pwritev2, [3, 0, 0, 0, 0, 2], true), NOTIFY);
+    for &number in POSITIONED {
+        assert_eq!(answer(number, [3, 0, 0, 0, 0, 0], true), NOTIFY);
+        assert_eq!(answer(number, [3, 0, 0, 0, 0, 0], false), ALLOW);
+    }
     assert_eq!(
         answer(
             libc::SYS_fcntl,

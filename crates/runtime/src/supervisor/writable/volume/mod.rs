@@ -6,6 +6,7 @@
 mod fingerprint;
 mod held;
 mod names;
+mod noted;
 mod operations;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use sconify_volume::{Attributes, Changes, FileKind, OpenFile, Volume, VolumeErro
 
 use super::Inode;
 use crate::failure::{Code, Failure};
+use crate::kernel::mapping::Window;
 use crate::supervisor::init;
 use crate::volumes::{OpenVolume, Reports};
 use fingerprint::Fingerprints;
@@ -197,6 +199,26 @@ impl VolumeSystem {
 
     fn all_held(&self) -> Vec<Arc<HeldFile>> {
         self.held().files.values().cloned().collect()
+    }
+
+    /// Lets `copy` write to a part of a file's content, in a program's place; see [`noted::Noted::write`].
+    ///
+    /// # Errors
+    /// What `copy` gives.
+    pub fn write(
+        &self,
+        number: u64,
+        offset: u64,
+        length: usize,
+        copy: impl FnOnce(&Window) -> Result<usize, Errno>,
+    ) -> Result<Option<usize>, Errno> {
+        let Some(file) = self.file(number) else {
+            return Ok(None);
+        };
+        match file.memory() {
+            Some(memory) => file.noted().write(memory, offset, length, copy),
+            None => Ok(None),
+        }
     }
 
     /// Notes that the program may write to a file through a mapping.
