@@ -30,6 +30,7 @@ mod record;
 mod redirect;
 mod rights;
 mod serve;
+mod signals;
 mod sockets;
 mod synchronous;
 mod task;
