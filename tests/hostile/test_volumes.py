@@ -50,16 +50,23 @@ class Victim:
 def victim(recorder: MakeRecorder, tmp_path_factory: pytest.TempPathFactory) -> Victim:
     directory = tmp_path_factory.mktemp("states")
     subject, other = recorder("hostile-volume"), recorder("hostile-other-volume")
-    other.crash(0.5, "TERM")
-    subject.crash(0.5, "TERM")
+    grow(other, 50, "TERM")
+    grow(subject, 50, "TERM")
     stores.put(subject.store, directory / "old")
-    subject.crash(1)
+    # Its journal is no longer kept in the tree then, and a row of content is written again and again.
+    grow(subject, 200, "KILL")
     stores.put(subject.store, directory / "killed")
-    subject.crash(1, "TERM")
-    stores.put(subject.store, directory / "new")
-    _, records = subject.crash(0, "TERM")
+    records = grow(subject, 300, "TERM")
     stores.put(subject.store, directory / "new")
     return Victim(subject, directory / "old", directory / "killed", directory / "new", other.store, records)
+
+
+def grow(subject: Recorder, records: int, signal: str) -> int:
+    """Run it until it has that many records, each time ended by a signal; return how many it has."""
+    while True:
+        _, acknowledged = subject.crash(0.2, signal)
+        if acknowledged >= records:
+            return acknowledged
 
 
 Attack = Callable[[Victim], object]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class Disk:
 
     def mount_again(self) -> None:
         """Unmount and mount it, as after the machine was started again."""
-        run("umount", str(self.path))
+        _unmount(self.path)
         run("mount", "-o", "loop", str(self.memory / "disk"), str(self.path))
 
     def resize(self, mebibytes: int) -> None:
@@ -83,4 +84,13 @@ def disk(directory: Path, *, make: str = "mkfs.ext4 -q -F", mebibytes: int = 512
         yield made
     finally:
         for mount in reversed(mounted):
-            run("umount", str(mount))
+            _unmount(mount)
+
+
+def _unmount(path: Path) -> None:
+    """Unmount; the kernel lets a loop device go a moment after the file system on it."""
+    for _ in range(50):
+        if run("umount", str(path), check=False).returncode == 0:
+            return
+        time.sleep(0.2)
+    run("umount", "--lazy", str(path))

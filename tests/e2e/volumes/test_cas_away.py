@@ -33,7 +33,8 @@ def test_a_service_goes_on_and_what_it_wrote_is_taken_over(
     notes: MakeNotes, embedded: Callable[[str], None], tmp_path: Path
 ) -> None:
     """Killed before it could report, it starts again from its own last state; of two such states one is left."""
-    service = notes("away")
+    service = notes("away", volume="export: {to: {session: volumes/away-reader}, read_only: true}")
+    reader = notes("away-reader", ":volumes/away", mount="read_only: true")
     assert service.said("put a first") == ["ok"]
     shutil.copytree(service.store, tmp_path / "recorded")
     with service.talk() as program:
@@ -45,7 +46,12 @@ def test_a_service_goes_on_and_what_it_wrote_is_taken_over(
     code, log = service.refusal()
     assert (code in LAS_OR_CAS, "start" in log) == (True, True), log
     embedded("start")
+    # Who may not write can't say which state is the newest one.
+    code, log = reader.refusal(store=service.store)
+    assert (code, "volume data at /data" in log, "it is newer" in log) == (INTEGRITY, True, True), log
+    assert "let the service that writes it start once" in log
     assert service.said("get a") == ["number-19"]
+    assert reader.said("get a", store=service.store) == ["number-19"]
 
     code, log = service.refusal(store=tmp_path / "recorded")
     assert (code, "it is older" in log, "volume data at /data" in log) == (INTEGRITY, True, True), log

@@ -19,7 +19,7 @@ def test_a_disk_that_is_gone_gives_eio(notes: MakeNotes, tmp_path: Path) -> None
             assert [running.ask(f"put note-{number} text-{number}") for number in range(20)] == ["ok"] * 20
             failing.shut_down()
             assert running.ask("put note-0 lost") == "EIO"
-            assert running.ask("put another lost") == "EIO"
+            assert running.ask("put another lost") == "EIO", running.wait()
             # What is in memory can be read on.
             assert running.ask("get note-19") == "text-19"
             running.kill()
