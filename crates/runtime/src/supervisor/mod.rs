@@ -31,6 +31,7 @@ mod record;
 mod redirect;
 mod rights;
 mod serve;
+mod signals;
 mod sockets;
 mod synchronous;
 mod task;
