@@ -199,7 +199,22 @@ impl Store {
         let connection = self.reader()?;
         let value = select(&connection, table, id, &mut read);
         self.put_back(connection);
-        value
+        value.map_err(|error| self.doubt(error))
+    }
+
+    /// What went wrong, if SQLite says that the database was changed: it says so too where the disk gives an error for a page.
+    fn doubt(&self, error: VolumeError) -> VolumeError {
+        let can_be_read = || {
+            let mut file = std::fs::File::open(&self.path)?;
+            std::io::copy(&mut file, &mut std::io::sink())
+        };
+        match error {
+            VolumeError::NotAuthentic { .. } => match can_be_read() {
+                Ok(_) => error,
+                Err(source) => VolumeError::io(self.path.display().to_string(), source),
+            },
+            other => other,
+        }
     }
 
     /// Bytes of the database's pages that hold nothing.
@@ -291,7 +306,7 @@ impl Store {
             None => {
                 let mut writer = lock(&self.writer);
                 let (log, connection) = writer.as_mut().ok_or(VolumeError::ReadOnly)?;
-                let written = write_rows(connection, rows);
+                let written = write_rows(connection, rows).map_err(|error| self.doubt(error));
                 if matches!(written, Err(VolumeError::Full(_))) {
                     // The log may have room once its pages were written back.
                     log.begin_anew(connection);

@@ -315,6 +315,12 @@ pub fn program(rules: Rules) -> Vec<sock_filter> {
     for &number in ABSENT {
         chain.if_number(number, refuse(libc::ENOSYS));
     }
+    // Asks whether a process lives.
+    chain.branch(libc::SYS_kill, |chain| {
+        chain.load(argument(1));
+        chain.unless_equal(0, ALLOW);
+        chain.end(NOTIFY);
+    });
     chain.branch(libc::SYS_prctl, |chain| {
         chain.load(argument(0));
         chain.unless_equal(libc::PR_SET_DUMPABLE as u32, ALLOW);

@@ -187,6 +187,13 @@ fn what_makes_files_durable_is_served_where_there_are_volumes() {
 }
 
 #[test]
+fn only_kill_without_a_signal_is_served() {
+    assert_eq!(call(libc::SYS_kill, [9, 0, 0, 0, 0, 0], true), NOTIFY);
+    let signal = [9, libc::SIGTERM as u64, 0, 0, 0, 0];
+    assert_eq!(call(libc::SYS_kill, signal, true), ALLOW);
+}
+
+#[test]
 fn other_interfaces_of_the_processor_are_absent() {
     let program = program(rules(true));
     assert_eq!(

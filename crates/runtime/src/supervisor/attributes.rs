@@ -90,7 +90,11 @@ impl Subject {
 
     fn changed(self, call: &Call) -> Result<Changed, Errno> {
         match self.target(call)? {
-            Target::Node(Node::Writable(inode)) => Ok(Changed::Inode(inode)),
+            Target::Node(Node::Writable(inode))
+                if !call.shield.tree.writable.is_read_only(inode) =>
+            {
+                Ok(Changed::Inode(inode))
+            }
             Target::Node(_) => Err(Errno::ROFS),
             Target::Missing | Target::Undeclared => Err(Errno::NOENT),
             Target::Host => Ok(Changed::Kernel),

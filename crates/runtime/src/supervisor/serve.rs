@@ -17,7 +17,9 @@ use super::call::{Answer, Call, Reply};
 use super::execute::{self, Arguments, Plan};
 use super::init::end;
 use super::record::Layout;
-use super::{directories, durability, look, names, open, redirect, sockets, synchronous, Shield};
+use super::{
+    directories, durability, look, names, open, redirect, signals, sockets, synchronous, Shield,
+};
 
 /// Workers at the start: one may decrypt a big file while another one serves.
 const WORKERS_AT_FIRST: usize = 2;
@@ -252,6 +254,7 @@ fn dispatch(call: &Call) -> Reply {
             )
         }
 
+        libc::SYS_kill => signals::probe(call),
         // Who may not be looked into can't be served: programs are told that they are not, and are.
         libc::SYS_prctl => Ok(Answer::Value(0)),
         number if filter::IDENTITY.contains(&number) => redirect::change_identity(call),

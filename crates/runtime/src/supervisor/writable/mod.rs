@@ -175,6 +175,11 @@ impl Writable {
         self.durable.get(at).map(|system| &**system)
     }
 
+    /// Whether a file is in a volume that may only be read.
+    pub fn is_read_only(&self, inode: Inode) -> bool {
+        self.volume(inode).is_some_and(VolumeSystem::is_read_only)
+    }
+
     /// The writable region that a canonical path lies in, by the longest prefix.
     fn root_of(&self, path: &[u8]) -> Option<&Root> {
         let within = |root: &&Root| {

@@ -465,3 +465,7 @@ impl Look<'_> {
         self.flush(written)
     }
 }
+
+#[cfg(test)]
+#[path = "held_tests.rs"]
+mod tests;

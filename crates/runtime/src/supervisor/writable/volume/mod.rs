@@ -43,6 +43,7 @@ pub struct VolumeSystem {
     number: u16,
     volume: Arc<Volume>,
     reports: Option<Arc<Reports>>,
+    is_read_only: bool,
     prints: Fingerprints,
     /// Bytes that one content may have in memory.
     limit: u64,
@@ -75,6 +76,7 @@ impl VolumeSystem {
             number,
             volume: open.volume,
             reports: open.reports,
+            is_read_only: open.is_read_only,
             prints: Fingerprints::new()?,
             limit,
             names: Mutex::default(),
@@ -90,6 +92,11 @@ impl VolumeSystem {
     /// Its name in the session.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether nothing of it may be changed.
+    pub fn is_read_only(&self) -> bool {
+        self.is_read_only
     }
 
     /// Its top directory.
@@ -153,7 +160,12 @@ impl VolumeSystem {
             ..Changes::default()
         };
         self.done(self.volume.set_attributes(ROOT_INODE, &changes))?;
-        self.commit()
+        let state = self.done(self.volume.commit())?;
+        if let Some(reports) = &self.reports {
+            // Nobody reports yet, so nobody can wait for it.
+            reports.note(state);
+        }
+        Ok(())
     }
 
     /// Makes everything durable that was given to the volume.
