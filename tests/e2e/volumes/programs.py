@@ -64,7 +64,8 @@ class Recorder:
                 return 0, 0, log
             assert first.startswith("found "), first + process.communicate(timeout=30)[1]
             time.sleep(seconds)
-            run("docker", "kill", f"--signal={signal}", name)
+            # It may have met what was changed, and ended, meanwhile.
+            run("docker", "kill", f"--signal={signal}", name, check=False)
             rest, log = process.communicate(timeout=30)
         finally:
             run("docker", "rm", "--force", name, check=False)
@@ -72,7 +73,8 @@ class Recorder:
         for line in self.said:
             assert line.isdigit(), line + log
         found = int(first.split()[1])
-        return found, int(self.said[-1]) if self.said else found, ""
+        refusal = log if process.returncode in REFUSED else ""
+        return found, int(self.said[-1]) if self.said else found, refusal
 
 
 class Conversation:
