@@ -241,6 +241,11 @@ pub trait FileSystem: Send + Sync {
     /// `ENOENT` if there is no such inode any more.
     fn load(&self, number: u64, copy: OwnedFd) -> Result<Arc<OwnedFd>, Errno>;
 
+    /// The memory file of a content, if it has one now.
+    fn memory(&self, _number: u64) -> Option<Arc<OwnedFd>> {
+        None
+    }
+
     /// The entry of the image whose content a file still has.
     fn pristine(&self, _number: u64) -> Option<EntryId> {
         None
@@ -443,6 +448,20 @@ impl Writable {
         }
     }
 
+    /// A name of a file: its directory, and what it is called there.
+    pub fn place(&self, inode: Inode) -> Option<(Inode, Vec<u8>)> {
+        let system = self.system(inode);
+        let located = system.locate(inode.number).ok()?;
+        let mut directory = located.root;
+        let mut names = located.path.split(|&byte| byte == b'/');
+        let last = names.next_back().filter(|name| !name.is_empty())?;
+        for name in names {
+            directory = system.lookup(directory, name).ok()??;
+        }
+        let number = directory;
+        Some((Inode { number, ..inode }, last.to_vec()))
+    }
+
     /// Whether a directory can't be moved or removed, because a region begins there or beneath.
     pub fn is_pinned(&self, inode: Inode) -> bool {
         self.pinned.contains(&inode)
@@ -487,11 +506,12 @@ impl Writable {
         Ok(file)
     }
 
-    /// Frees what has no name and is not open any more, for ever.
-    pub fn sweep_for_ever(&self) {
+    /// Frees what has no name and is not open any more, for ever; `prepare` is called before each time.
+    pub fn sweep_for_ever(&self, prepare: impl Fn()) {
         const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
         let _ = self.sweeper.set(std::thread::current());
         loop {
+            prepare();
             // All of them, whatever the first one says.
             let left = self.systems.iter().filter(|system| system.sweep()).count();
             if left > 0 {

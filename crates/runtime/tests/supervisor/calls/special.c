@@ -1,4 +1,4 @@
-/* Pipes, sockets, watches. */
+/* Pipes and sockets. */
 #include "calls.h"
 
 static void *opens_writer(void)
@@ -109,26 +109,4 @@ void special(void)
     V(sendto(sender, "packet", 6, 0, (void *)&where, length));
     T(mknod("node-socket", S_IFSOCK | 0600, 0));
     SHOW("node-socket");
-}
-
-void watching(void)
-{
-    make("watched", "");
-    int queue = inotify_init1(IN_NONBLOCK);
-    T(inotify_add_watch(queue, "watched", IN_MODIFY | IN_CLOSE_WRITE));
-    T(inotify_add_watch(queue, "missing", IN_MODIFY));
-    make("watched", "now");
-    char events[4096];
-    long count = read(queue, events, sizeof events);
-    unsigned mask = 0;
-    for (long at = 0; at < count; at += sizeof(struct inotify_event) + ((struct inotify_event *)(events + at))->len)
-        mask |= ((struct inotify_event *)(events + at))->mask;
-    V(mask & (IN_MODIFY | IN_CLOSE_WRITE));
-    struct statfs space;
-    T(statfs(".", &space));
-    V(space.f_bavail > 0);
-    int fd = open("watched", O_RDONLY);
-    T(fstatfs(fd, &space));
-    V(space.f_bavail > 0);
-    T(statfs("missing", &space));
 }
