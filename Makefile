@@ -46,6 +46,7 @@ corpus-python: setup
 	scripts/with-docker.sh pytest -m "corpus or docker" tests/e2e/corpus/test_python.py
 
 # What --help says, against the seed's list of options and the README.
+check-help: setup
 	pytest tests/unit/cli/test_help.py tests/unit/cli/test_config_file.py
 
 format: setup

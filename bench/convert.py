@@ -7,6 +7,9 @@ and write it to this disk:
 - ``skopeo copy --encryption-key jwe:``, which encrypts whole layers (OCI image encryption) and nothing else;
 - ``docker build`` that copies the same files, unprotected, out of the image into an empty one.
 
+Then one file of the application changes: how long the next conversion takes, and how many bytes it made that the first
+one did not, which is what a push to a registry sends.
+
 Other work on the machine hits the times, but hardly the CPU seconds: both are printed. CPU seconds of ``docker build``
 are the engine's and not known here.
 """
@@ -34,11 +37,15 @@ from sconify.image.layer import Layer
 from sconify.image.layer_writer import LayerWriter
 from sconify.image.reference import ImageReference
 from sconify.image.sink import write_image
+from sconify.image.source import open_image
 
 TARGETS = "at least 300 MB/s and at most 256 MB of memory; after a change of one file at most 5 MB pushed"
-DIRECTORIES = ("/srv/models", "/srv/static", "/opt/app")
+DIRECTORIES = ("/srv/models", "/srv/static", "/opt/packages")
+APPLICATION = "/app"
+APPLICATION_FILES = 64
 PROGRAM = "int main(void) { return 0; }\n"
-FILE_SIZE = 16 << 20
+FILE_SIZE = 4 << 20
+"""Bytes of a file. Small: the memory of this process counts as that of the tools until they are executed."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ def native_image(work: Path, size: int, compression: Compression) -> str:
     for directory in DIRECTORIES:
         writer = LayerWriter(work / f"native{len(layers)}.tar", compression=compression, epoch=0)
         writer.add_file("/server", work / "server", mode=0o755)
+        for number in range(APPLICATION_FILES):
+            writer.add_bytes(f"{APPLICATION}/{number:04}", text[number << 10 : (number << 10) + (32 << 10)])
         for number in range(size // FILE_SIZE // len(DIRECTORIES)):
             file = data / f"{len(layers)}-{number}"
             cut = noise.randrange(len(text))
@@ -92,9 +101,45 @@ def native_image(work: Path, size: int, compression: Compression) -> str:
     return name
 
 
+def with_one_change(native: str, work: Path) -> str:
+    """Make an OCI layout of the same image with one more layer, which changes a file of the application."""
+    writer = LayerWriter(work / "change.tar", compression=Compression.GZIP, epoch=0)
+    writer.add_bytes(f"{APPLICATION}/0007", b"changed")
+    name = f"{native.removesuffix(':x')}-changed:x"
+    with open_image(ImageReference.parse(native), workdir=work) as image:
+        layers = (*image.layers, writer.finish())
+        write_image(
+            ImageReference.parse(name), config=image.config, layers=layers, workdir=work, overwrite=False
+        ).commit()
+    return name
+
+
+def change(native: str, work: Path, environment: dict[str, str]) -> None:
+    """Convert, change a file, convert again, and print what was made anew."""
+    key = work / "key"
+    key.touch(mode=0o600)
+    key.write_text("ab" * 32)
+    changed = with_one_change(native, work)
+    blobs = work / "kept/blobs/sha256"
+
+    def stored() -> dict[str, int]:
+        return {blob.name: blob.stat().st_size for blob in blobs.iterdir()}
+
+    timed(sconify(native, f"oci:{work}/kept:x", f"--key-file={key}"), environment)
+    before = stored()
+    figures = timed(sconify(changed, f"oci:{work}/kept:x", f"--key-file={key}"), environment)
+    pushed = sum(size for blob, size in stored().items() if blob not in before)
+    print(
+        f"after a change of one file: {figures.seconds:.1f} s, {pushed / 1e6:.2f} MB to push "
+        f"of {sum(before.values()) / 1e6:.0f} MB"
+    )
+    for made in ("kept", f"{Path(changed.removesuffix(':x')).name}"):
+        shutil.rmtree(work / made)
+
+
 def sconify(native: str, target: str, *options: str) -> list[str]:
     """Return the command that converts."""
-    protect = [f"--dir={directory}" for directory in DIRECTORIES]
+    protect = [f"--dir={directory}" for directory in (*DIRECTORIES, APPLICATION)]
     return [str(BIN / "sconify_image"), f"--from={native}", f"--to={target}", "--binary=/server", "--overwrite",
             "--json", *protect, *options]  # fmt: skip
 
@@ -167,6 +212,7 @@ def main() -> None:
                     print(f"{options.size / 1e6:.0f} MB in layers with compression {compression.name.lower()}")
                     steps(native, work, environment)
                     compare(native, options.size, work, options.runs, environment)
+                    change(native, work, environment)
         finally:
             subprocess.run([str(BIN / "sconify"), "embedded", "stop"], check=False, env=environment)
             for image in ("sconify-bench/big:native", "sconify-bench/big:native-copied"):

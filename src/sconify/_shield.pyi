@@ -43,7 +43,7 @@ class Builder:
             key: What the entries are encrypted under, 32 bytes.
         """
 
-    def add_pack(self, name: bytes, image_path: bytes, output: str, *, gap: int = 0) -> int:
+    def add_pack(self, name: bytes, image_path: bytes, output: str) -> int:
         """Declare a pack and return its number.
 
         Args:
@@ -51,7 +51,6 @@ class Builder:
             image_path: Where it will stand in the image.
             output: The file that ``finish`` creates. Packs one after the other may name the same one: then it
                 has all of them, in order and without gaps.
-            gap: Bytes at the start of the file that are left to the caller; of the first pack in a file.
         """
 
     def add_entry(
@@ -96,11 +95,26 @@ class Builder:
     def add_omitted(self, path: bytes) -> None:
         """Note a path of the native image that was left out, with all beneath it; for messages only."""
 
-    def finish(self, index_output: str, *, progress: Callable[[int], object] | None = None, threads: int = 0) -> Built:
+    def bounds(self) -> tuple[int, int]:
+        """Return the most bytes that the index can have, and the bytes that ``Built.digests`` will have.
+
+        Raises:
+            ShieldError: If the format can't express what was added.
+        """
+
+    def finish(
+        self,
+        index_output: str,
+        *,
+        gap: int = 0,
+        progress: Callable[[int], object] | None = None,
+        threads: int = 0,
+    ) -> Built:
         """Write the packs and the index. On any failure the outputs are removed.
 
         Args:
             index_output: The file of the index.
+            gap: Bytes at the start of each file with packs that are left to the caller.
             progress: Gets the number of content bytes done so far, at most 20 times a second. What it raises (and
                 any pending signal) ends the work and is raised from here.
             threads: Threads that compress and encrypt; 0 means one for each processor.

@@ -142,8 +142,9 @@ def _protect(
         return protected, manifest, sconified_binary(runtime_path(), manifest)
     cache = compression_cache() if request.use_cache else None
     embedded = embed(
-        choice.plan, key=key, program=choice.program.path, work=work, cache=cache, progress=progress.advance
-    )
+        choice.plan, key=key, runtime=runtime_path(), manifest=manifest, work=work, cache=cache,
+        progress=progress.advance,
+    )  # fmt: skip
     if cache is not None:
         cache.trim()
     return embedded, *embedding_binary(runtime_path(), manifest, embedded.files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import struct
@@ -11,9 +12,11 @@ from typing import Any
 
 from sconify.program.launch import (
     EmbeddedFiles,
+    EmbeddedRoot,
     LaunchManifest,
     embedding_binary,
     measurement,
+    packs_offset,
     runtime_digest,
     sconified_binary,
 )
@@ -77,7 +80,8 @@ def main() -> None:
         }
         if name in EMBEDDED:
             vector["embedded"] = EMBEDDED[name]
-            manifest, binary = embedding_binary(runtime, manifest, embedded_files(EMBEDDED[name]))
+            files = embedded_files(EMBEDDED[name], runtime, manifest)
+            manifest, binary = embedding_binary(runtime, manifest, files)
         else:
             binary = sconified_binary(runtime, manifest)
         vector["manifest"] = manifest.canonical_json().decode()
@@ -86,11 +90,17 @@ def main() -> None:
         (DIRECTORY / f"{name}.json").write_text(json.dumps(vector, indent=1) + "\n", encoding="ascii")
 
 
-def embedded_files(vector: dict[str, Any]) -> EmbeddedFiles:
-    """Return what a vector embeds."""
+def embedded_files(vector: dict[str, Any], runtime: Path, manifest: LaunchManifest) -> EmbeddedFiles:
+    """Return what a vector embeds in the binary of this manifest."""
+    index, digests = vector["index"].encode(), bytes.fromhex(vector["digests"])
+    root = EmbeddedRoot(commitment=vector["commitment"], key=vector["key"])
+    offset = packs_offset(
+        runtime, dataclasses.replace(manifest, file_system=root), index_size=len(index), digests_size=len(digests)
+    )
     return EmbeddedFiles(
-        index=vector["index"].encode(),
-        digests=bytes.fromhex(vector["digests"]),
+        index=index,
+        digests=digests,
+        packs_offset=offset,
         packs_size=vector["packs_size"],
         commitment=vector["commitment"],
         key=vector["key"],

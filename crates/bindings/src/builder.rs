@@ -22,15 +22,10 @@ use crate::{io_error, to_python, ShieldError};
 pub struct Builder {
     /// None once it was finished.
     inner: Option<build::Builder<Extent>>,
-    outputs: Vec<Output>,
+    /// The file that each pack is written to.
+    outputs: Vec<PathBuf>,
     containers: HashMap<PathBuf, Arc<Container>>,
     files: Arc<OpenFiles>,
-}
-
-/// Where a pack is written: behind a gap, if it is the first one in its file.
-struct Output {
-    path: PathBuf,
-    gap: u64,
 }
 
 /// What `Builder.finish` made.
@@ -92,16 +87,9 @@ impl Builder {
             .map_err(to_python)
     }
 
-    #[pyo3(signature = (name, image_path, output, *, gap=0))]
-    fn add_pack(
-        &mut self,
-        name: &[u8],
-        image_path: &[u8],
-        output: PathBuf,
-        gap: u64,
-    ) -> PyResult<u32> {
+    fn add_pack(&mut self, name: &[u8], image_path: &[u8], output: PathBuf) -> PyResult<u32> {
         let number = self.open()?.add_pack(name, image_path).map_err(to_python)?;
-        self.outputs.push(Output { path: output, gap });
+        self.outputs.push(output);
         Ok(number)
     }
 
@@ -170,11 +158,16 @@ impl Builder {
         self.open()?.add_omitted(path).map_err(to_python)
     }
 
-    #[pyo3(signature = (index_output, *, progress=None, threads=0))]
+    fn bounds(&mut self) -> PyResult<(usize, usize)> {
+        self.open()?.bounds().map_err(to_python)
+    }
+
+    #[pyo3(signature = (index_output, *, gap=0, progress=None, threads=0))]
     fn finish(
         &mut self,
         py: Python<'_>,
         index_output: PathBuf,
+        gap: u64,
         progress: Option<Py<PyAny>>,
         threads: usize,
     ) -> PyResult<Built> {
@@ -187,7 +180,8 @@ impl Builder {
         let containers = std::mem::take(&mut self.containers);
         let mut raised = None;
         let built = py.detach(|| {
-            let result = write(builder, &outputs, &index_output, threads, &mut |done| {
+            let files = (&outputs[..], gap, &index_output);
+            let result = write(builder, files, threads, &mut |done| {
                 let report = Python::attach(|py| {
                     py.check_signals()?;
                     progress
@@ -209,7 +203,7 @@ impl Builder {
                 Ok(built)
             });
             if result.is_err() {
-                for path in outputs.iter().map(|pack| &pack.path).chain([&index_output]) {
+                for path in outputs.iter().chain([&index_output]) {
                     // What could not be created can't be removed either; the first error is the one to tell.
                     let _ = std::fs::remove_file(path);
                 }
@@ -243,24 +237,24 @@ impl Builder {
     }
 }
 
+/// Writes each pack to its file, behind a gap at its start, and the index.
 fn write(
     builder: build::Builder<Extent>,
-    packs: &[Output],
-    index: &PathBuf,
+    (packs, gap, index): (&[PathBuf], u64, &PathBuf),
     threads: usize,
     progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<build::Built, sconify_shield::ShieldError> {
     let mut outputs: Vec<Arc<File>> = Vec::with_capacity(packs.len());
     for (number, pack) in packs.iter().enumerate() {
-        let error = |error| io_error(&pack.path, error);
+        let error = |error| io_error(pack, error);
         // Packs that follow each other may share a file: they are written in their order.
-        let shared = |&last: &usize| packs[last].path == pack.path;
+        let shared = |&last: &usize| packs[last] == *pack;
         if let Some(last) = number.checked_sub(1).filter(shared) {
             outputs.push(Arc::clone(&outputs[last]));
             continue;
         }
-        let mut file = File::create(&pack.path).map_err(error)?;
-        file.seek(SeekFrom::Start(pack.gap)).map_err(error)?;
+        let mut file = File::create(pack).map_err(error)?;
+        file.seek(SeekFrom::Start(gap)).map_err(error)?;
         outputs.push(Arc::new(file));
     }
     let built = builder.finish(&mut outputs, threads, progress)?;

@@ -348,7 +348,11 @@ proptest! {
             builder.add_entry(path.as_bytes(), sample::metadata(number as u64 + 10, 0o644), file).unwrap();
             contents.push((path, content));
         }
+        builder.digest_chunks();
+        let (index_bound, digests_size) = builder.bounds().unwrap();
         let (built, packs) = sample::finish(builder, 1, threads);
+        prop_assert!(built.index.len() <= index_bound);
+        prop_assert_eq!(built.digests.as_flattened().len(), digests_size);
         let index = Index::open(&built.index, &sample::key(), &built.tag).unwrap();
         let reader = PackReader::open(&packs[0], &index, 0).unwrap();
         for (path, content) in &contents {

@@ -165,7 +165,7 @@ def _connect(
     expected_key: bytes | None,
     warn: Callable[[str], None],
 ) -> CasClient:
-    identity = config.identity() if request.identity is None else load_identity(request.identity)
+    identity = config.identity() if request.identity is None else load_identity(request.identity, warn=warn)
     if request.attest_cas or request.cas is None:
         return connect(
             address,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,16 +124,17 @@ class Identity:
         )
 
 
-def load_identity(path: Path) -> Identity:
+def load_identity(path: Path, *, warn: Callable[[str], None]) -> Identity:
     """Read the identity that ``--identity=FILE`` names.
 
     Args:
         path: A PEM file (private key, then certificate; or the key alone), or a ``config.json`` with an ``identity``.
+        warn: Is told if other users may read the file.
 
     Raises:
-        UserError: The file is missing, open to other users, or holds no identity.
+        UserError: The file is missing, other users may change it, or it holds no identity.
     """
-    content = read_private_file(path)
+    content = read_private_file(path, warn=warn)
     if not content.lstrip().startswith(b"{"):
         return Identity.from_pem(content, source=str(path))
     try:
@@ -145,11 +147,16 @@ def load_identity(path: Path) -> Identity:
     return Identity.from_pem(pem.encode(), source=str(path))
 
 
-def read_private_file(path: Path) -> bytes:
-    """Return the bytes of a file that holds a private key.
+def read_private_file(path: Path, *, warn: Callable[[str], None] | None = None) -> bytes:
+    """Return the bytes of a file that holds a secret.
+
+    Args:
+        path: The file.
+        warn: Is told if other users may read it: that is what ``cat key.pem >> identity.pem`` makes, and what a volume
+            of a container often has, so for files that the user made it is no error. None refuses it.
 
     Raises:
-        UserError: The file can't be read, is too large, or other users may read it or change it.
+        UserError: The file can't be read, is too large, or other users may change it, or read it without ``warn``.
     """
     try:
         with path.open("rb") as file:
@@ -157,11 +164,13 @@ def read_private_file(path: Path) -> bytes:
             content = file.read(_MAX_FILE + 1)
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}", remedy="name a file that you may read") from error
-    if mode & (stat.S_IRWXO | stat.S_IWGRP):
+    if mode & (stat.S_IWGRP | (stat.S_IWOTH if warn else stat.S_IRWXO)):
         raise UserError(
-            f"{path} holds a private key, and its mode {mode:04o} lets other users read or change it",
-            remedy=f"run `chmod 600 {path}`, and make a new identity if others may have read it",
+            f"{path} holds a secret, and its mode {mode:04o} lets other users read or change it",
+            remedy=f"run `chmod 600 {path}`, and make a new one if others may have read it",
         )
+    if warn is not None and mode & stat.S_IROTH:
+        warn(f"{path} holds a secret, and its mode {mode:04o} lets other users read it: run `chmod 600 {path}`")
     if len(content) > _MAX_FILE:
         raise UserError(f"{path} is larger than {_MAX_FILE} bytes", remedy="name the file of an identity")
     return content

@@ -11,6 +11,7 @@ import click
 from sconify.cas.attested import CasAddress
 from sconify.cas.audit_verification import AuditLogError, Finding, verify_audit_log
 from sconify.cas.client_config import ClientConfig
+from sconify.cli.errors import warn
 from sconify.errors import UserError
 
 _SHOWN_OR_LONG = ("seq", "time", "event", "previous", "signature", "cas_spki", "cas_signature")
@@ -35,7 +36,7 @@ def verify(file: BinaryIO, cas_key_hash: str | None, head: str | None) -> None:
     click.echo(f"Lines: {log.lines}, from {_time(log.first_time)} to {_time(log.last_time)}")
     click.echo(f"Head: {log.head}")
     if cas_key_hash is None:
-        click.echo("warning: whose log it is was not checked; give -c HASH", err=True)
+        warn("whose log it is was not checked; give -c HASH")
 
 
 @click.command("verify-audit-log")

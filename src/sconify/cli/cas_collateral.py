@@ -23,6 +23,7 @@ from sconify.cas.master_key import FileMasterKey
 from sconify.cas.service import MASTER_KEY_FILE
 from sconify.cas.store import Store
 from sconify.cli.cas_store import DEFAULT_STATE_DIR
+from sconify.cli.errors import warn
 from sconify.cli.evidence_file import read_evidence
 from sconify.errors import ServiceError, UntrustedDataError, UserError
 
@@ -125,7 +126,7 @@ def fetch(file: Path, pcs: str, kds: str) -> None:
         # What was fetched is verified by itself, whatever the evidence is worth; but it must have been fetched.
         if not documents.documents():
             raise
-        click.echo(f"warning: {error.diagnostics()}", err=True)
+        warn(error.diagnostics())
     except ServiceError as error:
         raise ServiceError(error.what, remedy="give --pcs=URL or --kds=URL of a service that can be reached") from None
     click.echo(dump_bundle(Collateral(documents).export()))

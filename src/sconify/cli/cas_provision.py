@@ -10,6 +10,7 @@ from sconify.cas.attest import connect, parse_key
 from sconify.cas.attested import CasAddress
 from sconify.cas.client_config import ClientConfig
 from sconify.cas.identity import load_identity
+from sconify.cli.errors import warn
 from sconify.errors import UserError
 from sconify.policy.session import parse_session
 
@@ -44,7 +45,7 @@ def provision(
     client = connect(
         CasAddress.parse(address),
         config=config,
-        identity=load_identity(identity) if identity else None,
+        identity=load_identity(identity, warn=warn) if identity else None,
         allow_debug=how != "with-attestation",
         expected_key=parse_key(cas_key_hash),
     )

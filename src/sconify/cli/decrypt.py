@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from sconify.cli.errors import warn
 from sconify.cli.image_session import session_of, session_options
 from sconify.cli.registry_options import opened_image, registry_options
 from sconify.comparison import compare_with_session
@@ -75,7 +76,7 @@ def _of_session(image: str, found: EncryptedImage, options: dict[str, Any]) -> t
 
 def _write(files: DecryptedFiles, path: str | None, destination: Path, work: Path) -> None:
     if path is None:
-        count = files.write_tree(destination, warn=lambda text: click.echo(f"warning: {text}", err=True))
+        count = files.write_tree(destination, warn=warn)
         click.echo(f"sconify decrypt: {count} files were written into {destination}", err=True)
     elif str(destination) == "-":
         files.write_file(path, work / "file")

@@ -29,6 +29,11 @@ _INTERRUPTED = 128 + signal.SIGINT
 _TERMINATED = 128 + signal.SIGTERM
 
 
+def warn(text: str) -> None:
+    """Print what the user should know, but that stops nothing."""
+    click.echo(f"warning: {text}", err=True)
+
+
 def run_command(
     command: click.Command,
     prog_name: str,

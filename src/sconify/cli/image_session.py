@@ -12,6 +12,7 @@ from sconify.cas.attested import AttestedCas, CasAddress
 from sconify.cas.client import CasClient
 from sconify.cas.client_config import ClientConfig
 from sconify.cas.identity import load_identity
+from sconify.cli.errors import warn
 from sconify.cli.option_groups import Command
 from sconify.errors import UserError
 from sconify.inspection import EncryptedImage
@@ -58,7 +59,7 @@ def session_of(found: EncryptedImage, options: dict[str, Any]) -> ImageSession:
         return ImageSession(parse_session(read_policy_file(file, flag="--session")), None)
     config = ClientConfig.default()
     attested = _cas_of(found, config, options["cas"])
-    identity = config.identity() if options["identity"] is None else load_identity(options["identity"])
+    identity = config.identity() if options["identity"] is None else load_identity(options["identity"], warn=warn)
     text = CasClient(attested, identity=identity).read_session(found.session).text
     return ImageSession(parse_session(text), attested.key_sha256.hex())
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from sconify.cli.errors import warn
 from sconify.cli.registry_options import opened_image, registry_options
 from sconify.errors import UserError
 from sconify.image.reference import ImageReference
@@ -48,7 +49,7 @@ def init(
     with writing(output):
         output.write_text(text, encoding="utf-8")
     for warning in proposal.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        warn(warning)
     click.echo(f"sconify_image --config={output}")
 
 

@@ -14,6 +14,7 @@ from sconify.cas.attested import CasAddress
 from sconify.cas.client import CasClient
 from sconify.cas.client_config import ClientConfig
 from sconify.cas.identity import Identity, load_identity, read_private_file
+from sconify.cli.errors import warn
 from sconify.cli.session_file import file_options, read_session_file
 from sconify.errors import UserError
 from sconify.policy.encrypted import encrypt_session
@@ -214,7 +215,7 @@ def _print(text: str) -> None:
 
 
 def _signed(text: str, keys: tuple[Path, ...]) -> str:
-    return sign_session(text, [read_private_file(key).decode("ascii", "replace") for key in keys])
+    return sign_session(text, [read_private_file(key, warn=warn).decode("ascii", "replace") for key in keys])
 
 
 def _client(cas: str | None, identity: Path | None, retries: int | None) -> CasClient:
@@ -227,5 +228,5 @@ def _client(cas: str | None, identity: Path | None, retries: int | None) -> CasC
         raise UserError(
             f"the CAS at {address} was not attested yet", remedy=f"run `sconify cas attest {address}` first"
         )
-    who: Identity = load_identity(identity) if identity else config.identity()
+    who: Identity = load_identity(identity, warn=warn) if identity else config.identity()
     return CasClient(attested, identity=who, retries=retries)

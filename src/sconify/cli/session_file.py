@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from sconify.cas.session_text import with_name
+from sconify.cli.errors import warn
 from sconify.cli.session_template import fill_in, parse_variables
 from sconify.errors import UserError
 from sconify.policy.caution import warnings
@@ -87,7 +88,7 @@ def read_session_file(
         raise UserError(f"{file} is no valid session", remedy=error.remedy) from error
     found = list(warnings(session))
     for warning in found:
-        click.echo(f"warning: {warning}", err=True)
+        warn(str(warning))
     if found and fail_on_warning:
         raise UserError(f"{file} has {len(found)} warnings", remedy="mend them, or leave --fail-on-warning out")
     return SessionFile(text, session)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 
 from sconify.image.compression import Compression, sha256, write_all
 from sconify.image.layer import Layer
 from sconify.image.layer_writer import member_header
 from sconify.image.model import Entry, EntryType, Extent
 from sconify.image.storage import writing
-from sconify.image.tar_header import BLOCK
-from sconify.image.tar_writer import END, padding
+from sconify.image.tar_writer import END, MemberHeader, padding
 from sconify.image.tree import ROOT
 
-ROOM = 2 * BLOCK
-"""Bytes that suffice before the content of a file in a directory of the root, if neither needs a pax header."""
+
+def room_around(path: str, *, size: int) -> int:
+    """Return the bytes that the headers of a layer take before its one file, which has at most ``size`` bytes.
+
+    With so many before the content, ``layer_around`` makes a layer whose blob is the whole file: only a file of less
+    than 8 GiB where more could have been has shorter headers.
+    """
+    headers = _headers(path, Extent(Path(os.devnull), 0, size), mode=0, epoch=0)
+    return sum(len(header.encode()) for header in headers)
 
 
 def layer_around(content: Extent, *, path: str, mode: int, epoch: int, head: bytes = b"") -> Layer | None:
@@ -36,11 +43,8 @@ def layer_around(content: Extent, *, path: str, mode: int, epoch: int, head: byt
     Raises:
         ServiceError: The disk is full.
     """
-    own = Entry(path=path, type=EntryType.FILE, mode=mode, mtime=epoch, content=content)
-    above = path.split("/")[1:-1]
-    directories = ["/" + "/".join(above[: count + 1]) for count in range(len(above))]
-    headers = [member_header(dataclasses.replace(ROOT, path=directory, mtime=epoch)) for directory in directories]
-    headers.append(dataclasses.replace(member_header(own), size=len(head) + content.size))
+    *directories, own = _headers(path, content, mode=mode, epoch=epoch)
+    headers = [*directories, dataclasses.replace(own, size=len(head) + content.size)]
     before = b"".join(header.encode() for header in headers) + head
     start = content.offset - len(before)
     if start < 0:
@@ -57,3 +61,14 @@ def layer_around(content: Extent, *, path: str, mode: int, epoch: int, head: byt
     blob = Extent(content.source, start, len(before) + content.size + len(after))
     digest = sha256(blob)
     return Layer(blob=blob, compression=Compression.NONE, digest=digest, diff_id=digest)
+
+
+def _headers(path: str, content: Extent, *, mode: int, epoch: int) -> list[MemberHeader]:
+    """Return the headers of the directories above a file, and its own."""
+    above = path.split("/")[1:-1]
+    directories = ["/" + "/".join(above[: count + 1]) for count in range(len(above))]
+    own = Entry(path=path, type=EntryType.FILE, mode=mode, mtime=epoch, content=content)
+    return [
+        *(member_header(dataclasses.replace(ROOT, path=directory, mtime=epoch)) for directory in directories),
+        member_header(own),
+    ]

@@ -70,10 +70,12 @@ class EmbeddedRoot:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedFiles:
-    """An embedded file system as it goes into the binary; the packs, ``packs_size`` bytes, follow by themselves."""
+    """An embedded file system as it goes into the binary; the packs follow by themselves."""
 
     index: bytes
     digests: bytes
+    packs_offset: int
+    """Where in the binary the packs begin: what ``packs_offset`` returns, for sizes not below the real ones."""
     packs_size: int
     commitment: str
     key: str | None = None
@@ -267,7 +269,7 @@ def sconified_binary(runtime: Path, manifest: LaunchManifest) -> bytes:
 def embedding_binary(runtime: Path, manifest: LaunchManifest, files: EmbeddedFiles) -> tuple[LaunchManifest, bytes]:
     """Return the manifest with an embedded file system in it, and the sconified binary up to where the packs follow.
 
-    Behind the manifest stand the index, the digests of the chunks, both tables, and padding to a page.
+    Behind the manifest stand the index, the digests of the chunks, padding, and both tables.
 
     Raises:
         UntrustedDataError: The file is no 64-bit little-endian ELF file, or has a manifest already.
@@ -275,14 +277,43 @@ def embedding_binary(runtime: Path, manifest: LaunchManifest, files: EmbeddedFil
     """
     original = _runtime_of(runtime, manifest)
     root = EmbeddedRoot(commitment=files.commitment, key=files.key)
+    packs = range(files.packs_offset, files.packs_offset + files.packs_size)
     for _ in range(2):  # the digest has one length, so nothing moves when it is put in
         manifest = replace(manifest, file_system=root)
         contents = [
             (SECTION, manifest.canonical_json()), (INDEX_SECTION, files.index), (DIGESTS_SECTION, files.digests)
         ]  # fmt: skip
-        binary, end = _with_sections(original, runtime, contents, packs_size=files.packs_size)
+        binary, end = _with_sections(original, runtime, contents, packs=packs)
         root = replace(root, digest=embedded_digest(manifest, binary, end))
     return manifest, binary
+
+
+def packs_offset(runtime: Path, manifest: LaunchManifest, *, index_size: int, digests_size: int) -> int:
+    """Return where the packs of an embedded file system begin in the sconified binary.
+
+    So they can be written, after as many bytes, before the sizes of the index and of the digests are known.
+
+    Args:
+        runtime: The runtime's file.
+        manifest: The manifest; its file system is not looked at, but for whether it has a key.
+        index_size: Bytes of the encrypted index, at most.
+        digests_size: Bytes of the digests, at most.
+
+    Raises:
+        UserError: It would be beyond ``MAX_HEAD``.
+        UntrustedDataError: The file is no 64-bit little-endian ELF file, or has a manifest already.
+        BugError: The manifest is that of another runtime.
+    """
+    contents = [
+        (SECTION, manifest.canonical_json()), (INDEX_SECTION, bytes(index_size)), (DIGESTS_SECTION, bytes(digests_size))
+    ]  # fmt: skip
+    binary, _ = _with_sections(_runtime_of(runtime, manifest), runtime, contents, packs=range(0))
+    offset = -(-len(binary) // PAGE) * PAGE
+    if offset > MAX_HEAD:
+        raise UserError(
+            f"the index of the embedded file system would have up to {index_size} bytes", remedy="embed fewer files"
+        )
+    return offset
 
 
 def embedded_digest(manifest: LaunchManifest, head: bytes, end: int) -> str:
@@ -311,11 +342,11 @@ def _runtime_of(runtime: Path, manifest: LaunchManifest) -> bytes:
 
 
 def _with_sections(
-    original: bytes, path: Path, contents: list[tuple[str, bytes]], *, packs_size: int | None = None
+    original: bytes, path: Path, contents: list[tuple[str, bytes]], *, packs: range | None = None
 ) -> tuple[bytes, int]:
     """Append sections; return the file and where the first of them ends.
 
-    With ``packs_size``, there is a last section of that size, which begins on the page where the file ends.
+    With ``packs``, there is a last section at that place, and where there is room before it, the tables end there.
     """
     headers, names_index = section_headers(original, str(path))
     names_offset, names_size = headers[names_index][4:6]
@@ -334,10 +365,11 @@ def _with_sections(
     for name, content in contents:
         made.append(header(name, len(output), len(content), 1))
         output += content
-    if packs_size is not None:
-        after_names = len(output) + len(names) + len(PACKS_SECTION) + 1
-        table_end = -(-after_names // 8) * 8 + (len(headers) + len(made) + 1) * _SECTION_HEADER.size
-        made.append(header(PACKS_SECTION, -(-table_end // PAGE) * PAGE, packs_size, PAGE))
+    if packs is not None:
+        made.append(header(PACKS_SECTION, packs.start, len(packs), PAGE))
+        tables = len(names) + len(_padding(names)) + (len(headers) + len(made)) * _SECTION_HEADER.size
+        output += _padding(output)
+        output += bytes(max(0, packs.start - len(output) - tables))
     headers[names_index] = (*headers[names_index][:4], len(output), len(names), *headers[names_index][6:])
     output += names
     output += _padding(output)
@@ -346,8 +378,6 @@ def _with_sections(
         output += _SECTION_HEADER.pack(*each)
     output[0x28:0x30] = struct.pack("<Q", table)
     output[0x3C:0x3E] = struct.pack("<H", len(headers) + len(made))
-    if packs_size is not None:
-        output += bytes(-len(output) % PAGE)
     return bytes(output), first_end
 
 

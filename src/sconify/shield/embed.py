@@ -6,6 +6,7 @@ path and the size of single files only.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import zlib
 from collections.abc import Callable, Iterable
@@ -14,8 +15,9 @@ from pathlib import Path
 
 from sconify import _shield
 from sconify.errors import UserError
+from sconify.image.layer_around import room_around
 from sconify.image.model import Entry, EntryType, Extent
-from sconify.program.launch import MAX_HEAD, PACKS_SECTION, EmbeddedFiles
+from sconify.program.launch import PACKS_SECTION, EmbeddedFiles, EmbeddedRoot, LaunchManifest, packs_offset
 from sconify.shield.cache import CompressionCache
 from sconify.shield.plan import Plan, PlannedEntry
 from sconify.shield.protect import PACKED, add_entries, finish
@@ -24,9 +26,6 @@ from sconify.shield.regions import Region, RegionKind, RegionMap, ancestors
 EMBEDDED = Region("/", RegionKind.EPHEMERAL, "--binary-fs")
 """The region that the embedded file system is: what it does not list does not exist. It begins with what is embedded;
 the program may change all of it, until its end."""
-
-ROOM = MAX_HEAD + (1 << 20)
-"""Bytes of a hole before the packs: the binary's beginning, which is known only afterwards, is written there."""
 
 PUBLIC_KEY = bytes(32)
 """The file system key of ``--binary-fs-plain``: no secret, it stands in the launch manifest."""
@@ -46,7 +45,7 @@ MAX_CONTENT = 16 << 30
 class EmbeddedFileSystem:
     """What ``embed`` made: what goes into the binary, the packs at the end of a file, and the root tag, 16 bytes.
 
-    Before the packs there are ``ROOM`` bytes for what comes before them in the image.
+    Before the packs there is a hole for what comes before them in the layer: its headers and the binary's beginning.
     """
 
     files: EmbeddedFiles
@@ -88,7 +87,8 @@ def embed(
     plan: Plan,
     *,
     key: bytes,
-    program: str,
+    runtime: Path,
+    manifest: LaunchManifest,
     work: Path,
     cache: CompressionCache | None,
     progress: Callable[[int], None],
@@ -98,7 +98,8 @@ def embed(
     Args:
         plan: The plan, all of whose files are encrypted.
         key: The file system key, 32 bytes; ``PUBLIC_KEY`` for files that everybody may read.
-        program: Path of the binary that they are embedded in, for messages.
+        runtime: The runtime's file.
+        manifest: Of the binary that they are embedded in, as yet without them.
         work: A directory for the packs.
         cache: Remembers how contents compress.
         progress: Called with the number of content bytes done so far.
@@ -114,17 +115,23 @@ def embed(
     for region in (EMBEDDED, *_other_regions(plan)):
         builder.add_region(os.fsencode(region.prefix), region.kind.value, region.reason)
     output = work / "packs"
-    add_entries(builder, plan, _Packer(builder, program, output).pack_of)
+    add_entries(builder, plan, _Packer(builder, manifest.program, output).pack_of)
+    root = EmbeddedRoot(commitment=_shield.key_commitment(key).hex(), key=key.hex() if key == PUBLIC_KEY else None)
+    index_size, digests_size = builder.bounds()
+    offset = packs_offset(
+        runtime, dataclasses.replace(manifest, file_system=root), index_size=index_size, digests_size=digests_size
+    )
+    gap = room_around(manifest.program, size=offset + plan.content_size) + offset
     index = work / "index"
-    made = finish(builder, index, progress=progress)
-    size = output.stat().st_size - ROOM
-    packs = Extent(output, ROOM, size)
+    made = finish(builder, index, gap=gap, progress=progress)
+    packs = Extent(output, gap, output.stat().st_size - gap)
     files = EmbeddedFiles(
         index=index.read_bytes(),
         digests=made.digests,
-        packs_size=size,
-        commitment=_shield.key_commitment(key).hex(),
-        key=key.hex() if key == PUBLIC_KEY else None,
+        packs_offset=offset,
+        packs_size=packs.size,
+        commitment=root.commitment,
+        key=root.key,
     )
     return EmbeddedFileSystem(files=files, packs=packs, tag=made.tag)
 
@@ -169,4 +176,4 @@ class _Packer:
     def _begin(self, first: Entry) -> int:
         file = f"{self._program}/{PACKS_SECTION}/{self._count}"
         self._count += 1
-        return self._builder.add_pack(os.fsencode(first.path), os.fsencode(file), self._output, gap=ROOM)
+        return self._builder.add_pack(os.fsencode(first.path), os.fsencode(file), self._output)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sconify import _shield
 from sconify.errors import ServiceError, UntrustedDataError
-from sconify.image.layer_around import ROOM
+from sconify.image.layer_around import room_around
 from sconify.image.model import Entry, EntryType, Extent
 from sconify.shield.plan import Plan, PlannedEntry
 from sconify.shield.regions import Region, RegionKind, RegionMap
@@ -23,6 +23,9 @@ INDEX = f"{DIRECTORY}/index"
 
 PACKED = (RegionKind.ENCRYPTED, RegionKind.EPHEMERAL)
 """Kinds of regions whose files are in a pack."""
+
+_GAP = room_around(f"{DIRECTORY}/pack0", size=0)
+"""Bytes before each pack, for the headers of the layer that it becomes."""
 
 _SINGLE_FILES = f"{DIRECTORY}/files"
 """Name of the pack that holds the encrypted regions which are single files; no region can have that prefix."""
@@ -76,9 +79,9 @@ def protect(plan: Plan, *, key: bytes, work: Path, progress: Callable[[int], Non
     for region in plan.regions:
         builder.add_region(os.fsencode(region.prefix), region.kind.value, region.reason)
     for name in dict.fromkeys(_pack_of(plan, region) for region in plan.regions if _is_packed(plan, region)):
-        pack = BuiltFile(f"{DIRECTORY}/pack{len(built)}", work / f"pack{len(built)}", gap=ROOM)
+        pack = BuiltFile(f"{DIRECTORY}/pack{len(built)}", work / f"pack{len(built)}", gap=_GAP)
         built.append(pack)
-        packs[name] = builder.add_pack(os.fsencode(name), os.fsencode(pack.image_path), str(pack.file), gap=pack.gap)
+        packs[name] = builder.add_pack(os.fsencode(name), os.fsencode(pack.image_path), str(pack.file))
     regions = RegionMap(plan.regions)
 
     def pack_of(planned: PlannedEntry) -> int | None:
@@ -90,7 +93,7 @@ def protect(plan: Plan, *, key: bytes, work: Path, progress: Callable[[int], Non
     for path in plan.omitted:
         builder.add_omitted(os.fsencode(path))
     index = BuiltFile(INDEX, work / "index")
-    made = finish(builder, index.file, progress=progress)
+    made = finish(builder, index.file, gap=_GAP, progress=progress)
     return ProtectedFileSystem(index=index, packs=tuple(built), tag=made.tag)
 
 
@@ -105,15 +108,15 @@ def add_entries(builder: _shield.Builder, plan: Plan, pack_of: Callable[[Planned
         _add_entry(builder, entry, inode=inode, pack=pack_number)
 
 
-def finish(builder: _shield.Builder, index: Path, *, progress: Callable[[int], None]) -> _shield.Built:
-    """Write the packs and the index.
+def finish(builder: _shield.Builder, index: Path, *, gap: int, progress: Callable[[int], None]) -> _shield.Built:
+    """Write the packs, each file of them behind a gap of so many bytes, and the index.
 
     Raises:
         UntrustedDataError: If a layer changed or ended while it was read.
         ServiceError: If the disk is full or can't be read.
     """
     try:
-        return builder.finish(str(index), progress=progress)
+        return builder.finish(str(index), gap=gap, progress=progress)
     except OSError as error:
         raise ServiceError(
             f"the protected file system can't be written to {index.parent}: {error.strerror or error}",

@@ -112,35 +112,48 @@ def test_load_from_pem_file_and_from_config_json(tmp_path: Path) -> None:
     config = private_file(
         tmp_path / "config.json", json.dumps({"identity": identity.private_pem().decode(), "cas_db": {}})
     )
-    assert load_identity(pem).key_hash == identity.key_hash == load_identity(config).key_hash
+    assert load_identity(pem, warn=silent).key_hash == identity.key_hash == load_identity(config, warn=silent).key_hash
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"identity": 7}', '{"identity": "x"}', '{"a":' * 100_000])
 def test_config_json_without_identity_is_refused(tmp_path: Path, content: str) -> None:
     with pytest.raises(UserError):
-        load_identity(private_file(tmp_path / "config.json", content))
+        load_identity(private_file(tmp_path / "config.json", content), warn=silent)
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o602, 0o620, 0o666, 0o601])
-def test_file_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
+@pytest.mark.parametrize("mode", [0o602, 0o620, 0o666])
+def test_file_that_others_may_change_is_refused(tmp_path: Path, mode: int) -> None:
     path = private_file(tmp_path / "identity.pem", Identity.generate().private_pem(), mode)
-    with pytest.raises(UserError, match="other users") as caught:
-        load_identity(path)
+    with pytest.raises(UserError, match="other users read or change") as caught:
+        load_identity(path, warn=silent)
     assert "chmod 600" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o600, False), (0o640, False), (0o604, True), (0o644, True)])
+def test_file_that_others_may_read_is_read_and_the_user_told(tmp_path: Path, mode: int, told: bool) -> None:
+    identity = Identity.generate()
+    path = private_file(tmp_path / "identity.pem", identity.private_pem(), mode)
+    warnings: list[str] = []
+    assert load_identity(path, warn=warnings.append).key_hash == identity.key_hash
+    assert [f"`chmod 600 {path}`" in warning for warning in warnings] == [True] * told
+
+
+def silent(_: str) -> None:
+    pytest.fail("there is nothing to warn of")
 
 
 def test_missing_file_and_directory_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No such file"):
-        load_identity(tmp_path / "none.pem")
+        load_identity(tmp_path / "none.pem", warn=silent)
     with pytest.raises(UserError, match="directory"):
-        load_identity(tmp_path)
+        load_identity(tmp_path, warn=silent)
 
 
 def test_errors_never_quote_the_key(tmp_path: Path) -> None:
     pem = Identity.generate().private_pem()
     damaged = pem.replace(b"-----END PRIVATE KEY-----", b"-----END PRIVATE KEX-----")
     with pytest.raises(UserError) as caught:
-        load_identity(private_file(tmp_path / "identity.pem", damaged))
+        load_identity(private_file(tmp_path / "identity.pem", damaged), warn=silent)
     assert pem.split(b"\n")[1].decode() not in caught.value.diagnostics()
 
 

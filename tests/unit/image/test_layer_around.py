@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from sconify.image.compression import iterate
-from sconify.image.layer_around import ROOM, layer_around
+from sconify.image.layer_around import layer_around, room_around
 from sconify.image.layer_writer import LayerWriter
 from sconify.image.model import Extent
 
 MUCH = 1 << 20
+ROOM = room_around("/.sconify/pack0", size=1)
 
 
 @pytest.mark.parametrize("size", [0, 1, 512, 5000, 3 << 20])
@@ -33,10 +34,12 @@ def test_it_is_the_layer_that_a_writer_makes(path: str, size: int, tmp_path: Pat
 
 
 @pytest.mark.parametrize("size", [0, 511, 3_000_000])
-def test_with_room_for_the_headers_alone_the_layer_is_the_whole_file(size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["/.sconify/pack0", "/usr/local/bin/program", "/" + "long/" * 40 + "program"])
+def test_with_room_for_the_headers_alone_the_layer_is_the_whole_file(path: str, size: int, tmp_path: Path) -> None:
     pack = tmp_path / "pack"
-    pack.write_bytes(bytes(ROOM) + os.urandom(size))
-    made = layer_around(Extent(pack, ROOM, size), path="/.sconify/pack0", mode=0o444, epoch=7)
+    room = room_around(path, size=size)
+    pack.write_bytes(bytes(room) + os.urandom(size))
+    made = layer_around(Extent(pack, room, size), path=path, mode=0o444, epoch=7)
     assert made is not None
     assert made.blob == Extent(pack, 0, pack.stat().st_size)
 
@@ -56,3 +59,4 @@ def test_a_file_that_is_too_large_for_a_plain_header(tmp_path: Path) -> None:
     with pack.open("wb") as stream:
         stream.truncate(ROOM + (9 << 30))
     assert layer_around(Extent(pack, ROOM, 9 << 30), path="/.sconify/pack0", mode=0o444, epoch=0) is None
+    assert room_around("/.sconify/pack0", size=9 << 30) > ROOM

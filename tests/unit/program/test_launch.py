@@ -54,7 +54,7 @@ def test_vectors(vector: dict[str, Any]) -> None:
     manifest = manifest_of(vector)
     assert manifest.runtime == vector["runtime"]
     if "embedded" in vector:
-        manifest, binary = embedding_binary(RUNTIME, manifest, embedded_files(vector["embedded"]))
+        manifest, binary = embedding_binary(RUNTIME, manifest, embedded_files(vector["embedded"], RUNTIME, manifest))
     else:
         binary = sconified_binary(RUNTIME, manifest)
     assert binary == base64.b64decode(vector["binary"])

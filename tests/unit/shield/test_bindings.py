@@ -111,7 +111,14 @@ def test_contents_and_metadata_come_back(place: Workplace) -> None:
     (place.root / "lib").mkdir()
     (place.root / "lib/x.so").write_bytes(b"plain")
 
-    built = place.finish()
+    index_size, digests_size = place.builder.bounds()
+    built = place.finish(gap=1000)
+    assert place.index.stat().st_size <= index_size < 2 * place.index.stat().st_size
+    assert digests_size == len(built.digests) == 0
+    with (place.root / "app.pack").open("rb") as pack:
+        assert pack.read(1000) == bytes(1000)
+        (place.root / "pack").write_bytes(pack.read())
+    (place.root / "pack").rename(place.root / "app.pack")
     assert len(built.tag) == 16
     assert built.entries == 10
     ((name, stored, plain, files, chunks),) = built.packs

@@ -13,6 +13,7 @@ import pytest
 from sconify import _shield
 from sconify.errors import UserError
 from sconify.image.compression import iterate
+from sconify.image.layer_around import layer_around
 from sconify.image.model import Entry, EntryType, Extent
 from sconify.program.embedded import embedded_entries
 from sconify.program.launch import LaunchManifest, embedding_binary, measurement
@@ -69,7 +70,9 @@ def embedded(tmp_path: Path) -> Callable[..., EmbeddedFileSystem]:
     def make(plan: Plan, *, key: bytes = KEY, cache: CompressionCache | None = None) -> EmbeddedFileSystem:
         work = tmp_path / f"work{len(list(tmp_path.iterdir()))}"
         work.mkdir()
-        return embed(plan, key=key, program="/bin/tool", work=work, cache=cache, progress=lambda _: None)
+        return embed(
+            plan, key=key, runtime=RUNTIME, manifest=launched(), work=work, cache=cache, progress=lambda _: None
+        )
 
     return make
 
@@ -78,9 +81,12 @@ def packs_of(made: EmbeddedFileSystem) -> bytes:
     return b"".join(iterate(made.packs))
 
 
+def launched() -> LaunchManifest:
+    return LaunchManifest.for_runtime(RUNTIME, program="/bin/tool", cas_key=None, variables={})
+
+
 def measured(made: EmbeddedFileSystem) -> str:
-    manifest = LaunchManifest.for_runtime(RUNTIME, program="/bin/tool", cas_key=None, variables={})
-    return measurement(embedding_binary(RUNTIME, manifest, made.files)[0])
+    return measurement(embedding_binary(RUNTIME, launched(), made.files)[0])
 
 
 def replaced(path: str, **changes: object) -> Callable[[Entry], Entry]:
@@ -112,13 +118,16 @@ def test_every_change_of_a_file_changes_the_measurement(
     assert len(set(measurements)) == len(measurements)
 
 
-def test_there_is_room_for_the_binary_before_the_packs_and_it_takes_none_on_the_disk(
+def test_the_packs_stand_where_they_belong_in_the_layer(
     plan_of: Callable[..., Plan], embedded: Callable[..., EmbeddedFileSystem]
 ) -> None:
-    packs = embedded(plan_of(SAMPLE)).packs
-    assert packs.offset == embedding.ROOM
-    assert packs.offset + packs.size == packs.source.stat().st_size
-    assert packs.source.stat().st_blocks * 512 < packs.size + (1 << 20)
+    """The layer is made around them, and published by one more name for the file, not by a copy."""
+    made = embedded(plan_of(SAMPLE))
+    head = embedding_binary(RUNTIME, launched(), made.files)[1]
+    assert made.packs.offset + made.packs.size == made.packs.source.stat().st_size
+    layer = layer_around(made.packs, path="/bin/tool", mode=0o755, epoch=0, head=head)
+    assert layer is not None
+    assert layer.blob == Extent(made.packs.source, 0, made.packs.source.stat().st_size)
 
 
 def test_regions_that_are_not_the_hosts_are_one(
@@ -234,8 +243,7 @@ def test_what_is_embedded_is_read_back(
     plan = dataclasses.replace(plan, entries={**plan.entries, **host})
     for key in (KEY, PUBLIC_KEY):
         made = embedded(plan, key=key)
-        manifest = LaunchManifest.for_runtime(RUNTIME, program="/bin/tool", cas_key=None, variables={})
-        binary = embedding_binary(RUNTIME, manifest, made.files)[1] + packs_of(made)
+        binary = embedding_binary(RUNTIME, launched(), made.files)[1] + packs_of(made)
         (tmp_path / "binary").write_bytes(binary)
         found = measure_binary(io.BytesIO(binary), environment={})
         given = None if key == PUBLIC_KEY else key

@@ -71,8 +71,12 @@ impl CompressionCache {
 
     /// Keeps an entry.
     pub(super) fn save(&self, name: &[u8; 32], form: &[u8]) {
-        let mut text = form.to_vec();
-        let (nonce, tag) = self.sealer.seal(name, &mut text);
-        self.store.save(name, &[&nonce[..], &text, &tag].concat());
+        let mut entry = Vec::with_capacity(NONCE_SIZE + form.len() + TAG_SIZE);
+        entry.extend_from_slice(&[0; NONCE_SIZE]);
+        entry.extend_from_slice(form);
+        let (nonce, tag) = self.sealer.seal(name, &mut entry[NONCE_SIZE..]);
+        entry[..NONCE_SIZE].copy_from_slice(&nonce);
+        entry.extend_from_slice(&tag);
+        self.store.save(name, &entry);
     }
 }

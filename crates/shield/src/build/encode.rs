@@ -3,7 +3,7 @@
 use super::layout::{Layout, Place};
 use super::seal::SealedChunk;
 use super::{Builder, Content, Metadata};
-use crate::cipher::Sealer;
+use crate::cipher::{Sealer, NONCE_SIZE, TAG_SIZE};
 use crate::error::ShieldError;
 use crate::index::{type_byte, Index, BODY_LIMIT, MAGIC, STORAGE_PACKED, STORAGE_PLAIN};
 use crate::keys::{FileSystemKey, RootTag};
@@ -13,11 +13,36 @@ use crate::wire::{put_bytes, put_count};
 const COMPRESSION_LEVEL: i32 = 3;
 
 /// Checks that a reader will accept the index, by having the reader's own parser read one that lacks only what
-/// the contents decide: hashes, nonces, tags and stored lengths.
+/// the contents decide.
 pub(super) fn check<S: ReadAt + Sync>(
     builder: &Builder<S>,
     layout: &Layout<'_, S>,
 ) -> Result<(), ShieldError> {
+    match Index::parse(blank_body(builder, layout)?, &builder.key) {
+        Ok(_) => Ok(()),
+        Err(ShieldError::CorruptIndex(reason)) => Err(ShieldError::BadInput {
+            what: "the file system".to_owned(),
+            reason,
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+/// The most bytes that the index can have: its body has the length that it will have, whatever the contents are.
+pub(super) fn largest<S: ReadAt + Sync>(
+    builder: &Builder<S>,
+    layout: &Layout<'_, S>,
+) -> Result<usize, ShieldError> {
+    let body = blank_body(builder, layout)?.len();
+    let text = size_of::<u64>() + zstd::zstd_safe::compress_bound(body);
+    Ok(MAGIC.len() + NONCE_SIZE + text + TAG_SIZE)
+}
+
+/// The body, but for what the contents decide: hashes, nonces, tags and stored lengths.
+fn blank_body<S: ReadAt + Sync>(
+    builder: &Builder<S>,
+    layout: &Layout<'_, S>,
+) -> Result<Vec<u8>, ShieldError> {
     let chunks: Vec<Vec<SealedChunk>> = layout
         .packs
         .iter()
@@ -31,14 +56,7 @@ pub(super) fn check<S: ReadAt + Sync>(
         })
         .collect();
     let hashes = vec![[0; 32]; layout.plain.len()];
-    match Index::parse(body(builder, layout, &hashes, &chunks)?, &builder.key) {
-        Ok(_) => Ok(()),
-        Err(ShieldError::CorruptIndex(reason)) => Err(ShieldError::BadInput {
-            what: "the file system".to_owned(),
-            reason,
-        }),
-        Err(error) => Err(error),
-    }
+    body(builder, layout, &hashes, &chunks)
 }
 
 /// Encodes the body; `hashes` go with [`Layout::plain`], `chunks` with the packs.

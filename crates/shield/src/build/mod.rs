@@ -22,6 +22,9 @@ pub use cache::{CompressionCache, Store};
 use layout::Layout;
 use progress::Progress;
 
+/// Bytes of a SHA-256 digest.
+const DIGEST_SIZE: usize = 32;
+
 /// Owner, permissions and the like of an entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
@@ -87,7 +90,7 @@ pub struct Built {
     /// One for each pack, by number.
     pub packs: Vec<PackStatistics>,
     /// SHA-256 of each chunk as it is stored, by pack and number; empty unless [`Builder::digest_chunks`] asked for it.
-    pub digests: Vec<[u8; 32]>,
+    pub digests: Vec<[u8; DIGEST_SIZE]>,
 }
 
 /// The size of a pack that was written.
@@ -229,6 +232,25 @@ impl<S: ReadAt + Sync> Builder<S> {
         check_path(path)?;
         self.omitted.insert(path.to_vec());
         Ok(())
+    }
+
+    /// The most bytes that the index, and the bytes that [`Built::digests`] if they are asked for, will have.
+    ///
+    /// # Errors
+    /// [`ShieldError::BadInput`] if the format can't express what was added.
+    pub fn bounds(&self) -> Result<(usize, usize), ShieldError> {
+        let layout = Layout::new(self)?;
+        let chunks: usize = layout
+            .packs
+            .iter()
+            .map(|pack| pack.chunk_lengths().len())
+            .sum();
+        let digests = if self.digests {
+            chunks * DIGEST_SIZE
+        } else {
+            0
+        };
+        Ok((encode::largest(self, &layout)?, digests))
     }
 
     /// Checks everything, hashes the plain files, writes one pack to each of `outputs`, and makes the index.
