@@ -7,22 +7,22 @@
 
 pub mod calls;
 mod instance;
+mod state;
 
-use std::collections::HashMap;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
 use rustix::event::epoll;
 use rustix::fs::{fstat, inotify};
 use rustix::io::Errno;
 
-use super::tree::Node;
 use super::writable::{Inode, Spot};
 
 use instance::{Event, Instance, Subject};
+use state::{Content, Place, State};
 
 /// What the kernel tells of memory files.
 const OF_CONTENTS: u32 = libc::IN_ACCESS
@@ -34,30 +34,6 @@ const OF_CONTENTS: u32 = libc::IN_ACCESS
 const CONTENTS: u64 = u64::MAX;
 /// Room for what one read gives.
 const EVENTS: usize = 16_384;
-
-/// A name in a directory, as events give it.
-type Place = (Inode, Vec<u8>);
-
-/// A content whose memory file the kernel tells us of.
-struct Content {
-    file: Inode,
-    places: Vec<Place>,
-    memory: Weak<OwnedFd>,
-    /// What the kernel was asked for.
-    mask: u32,
-    /// Whether the file has lost its last name.
-    is_removed: bool,
-}
-
-#[derive(Default)]
-struct State {
-    /// By the inode number of the pipe.
-    instances: HashMap<u64, Instance>,
-    /// By the kernel's number of the watch.
-    contents: HashMap<i32, Content>,
-    by_file: HashMap<Inode, i32>,
-    cookie: u32,
-}
 
 /// The kernel's side of it.
 struct Kernel {
@@ -418,116 +394,6 @@ impl Watches {
             instance.host = Some(host);
         }
         instance.host.as_ref().ok_or(Errno::IO)
-    }
-}
-
-impl State {
-    fn content(&mut self, file: Inode) -> Option<&mut Content> {
-        self.contents.get_mut(self.by_file.get(&file)?)
-    }
-
-    /// What somebody asks for about the content of a file that has these names.
-    fn wanted<'a>(&self, file: Inode, places: impl Iterator<Item = &'a Place>) -> u32 {
-        let of = |file: Inode| {
-            let subject = Subject::Node(Node::Writable(file));
-            let masks = self
-                .instances
-                .values()
-                .map(|instance| instance.mask(subject));
-            masks.fold(0, |one, other| one | other)
-        };
-        let above = places.fold(0, |mask, (directory, _)| mask | of(*directory));
-        (of(file) | above) & OF_CONTENTS
-    }
-
-    fn wanted_of(&self, content: &Content) -> u32 {
-        self.wanted(content.file, content.places.iter())
-    }
-
-    fn add_place(&mut self, file: Inode, spot: &Spot) {
-        if let Some(content) = self.content(file) {
-            content.places.push((spot.directory, spot.name.clone()));
-        }
-    }
-
-    fn tell_all(&mut self, file: Inode, event: Event) {
-        let subject = Subject::Node(Node::Writable(file));
-        for instance in self.instances.values_mut() {
-            instance.tell(subject, event);
-        }
-    }
-
-    /// Tells those who watch a file itself.
-    fn tell(&mut self, file: Inode, mask: u32) {
-        let event = Event {
-            mask,
-            cookie: 0,
-            name: b"",
-        };
-        self.tell_all(file, event);
-    }
-
-    /// Tells those who watch a directory of a name in it.
-    fn tell_place(&mut self, above: Inode, name: &[u8], mask: u32, cookie: u32) {
-        self.tell_all(above, Event { mask, cookie, name });
-    }
-
-    /// A file has lost its last name: it is gone as soon as nobody has it open.
-    fn lost(&mut self, file: Inode) {
-        match self.content(file) {
-            Some(content) => content.is_removed = true,
-            None => self.gone(file),
-        }
-    }
-
-    fn gone(&mut self, file: Inode) {
-        self.tell(file, libc::IN_DELETE_SELF);
-        let subject = Subject::Node(Node::Writable(file));
-        for instance in self.instances.values_mut() {
-            instance
-                .number(subject)
-                .and_then(|number| instance.remove(number));
-        }
-    }
-
-    /// The kernel tells of a content.
-    fn happened(&mut self, number: i32, mask: u32) {
-        let Some(content) = self.contents.get(&number) else {
-            return;
-        };
-        let file = content.file;
-        if mask & libc::IN_IGNORED != 0 {
-            let is_removed = content.is_removed;
-            self.contents.remove(&number);
-            self.by_file.remove(&file);
-            if is_removed {
-                self.gone(file);
-            }
-            return;
-        }
-        if mask & libc::IN_CLOSE_WRITE != 0 && content.memory.strong_count() == 0 {
-            // We have given it up.
-            return;
-        }
-        let is_removed = content.is_removed;
-        for (above, name) in content.places.clone() {
-            let subject = Subject::Node(Node::Writable(above));
-            for instance in self.instances.values_mut() {
-                let excludes = instance.mask(subject) & libc::IN_EXCL_UNLINK != 0;
-                if !(is_removed && excludes) {
-                    let name = &name;
-                    instance.tell(
-                        subject,
-                        Event {
-                            mask,
-                            cookie: 0,
-                            name,
-                        },
-                    );
-                }
-            }
-        }
-        self.tell(file, mask);
     }
 }
 
