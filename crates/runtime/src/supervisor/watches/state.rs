@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Weak;
 
 use super::super::tree::Node;
-use super::super::writable::{Inode, Spot};
+use super::super::writable::{Inode, Spot, EPHEMERAL};
 use super::instance::{Event, Instance, Subject};
 use super::OF_CONTENTS;
 
@@ -56,7 +56,13 @@ impl State {
             masks.fold(0, |one, other| one | other)
         };
         let above = places.fold(0, |mask, (directory, _)| mask | of(*directory));
-        (of(file) | above) & OF_CONTENTS
+        // Volumes read contents themselves, to store them.
+        let told = if file.system == EPHEMERAL {
+            OF_CONTENTS
+        } else {
+            OF_CONTENTS & !libc::IN_ACCESS
+        };
+        (of(file) | above) & told
     }
 
     /// What somebody asks for about a content.

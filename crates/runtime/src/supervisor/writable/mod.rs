@@ -291,7 +291,7 @@ pub struct Writable {
 }
 
 /// The number of the ephemeral file system; volumes come behind it.
-const EPHEMERAL: u16 = 0;
+pub const EPHEMERAL: u16 = 0;
 
 impl Writable {
     /// Makes the writable regions of an index, with what it lists in them. At most `memories` contents are kept as memory files while nobody has them open.
