@@ -62,7 +62,9 @@ impl Workers {
             .name("sweep".to_owned())
             .spawn(move || {
                 let Shield { tree, watches, .. } = &sweeper.shield;
-                tree.writable.sweep_for_ever(|| watches.catch_up());
+                let finish = |held| watches.catch_up(held);
+                tree.writable
+                    .sweep_for_ever(|| watches.removed_contents(), finish);
             });
         if let Err(error) = started {
             fatal!("the sweeper can't be started: {error}");

@@ -17,7 +17,7 @@ use std::thread;
 
 use rustix::event::epoll;
 use rustix::fs::{fstat, inotify};
-use rustix::io::Errno;
+use rustix::io::{fcntl_dupfd_cloexec, Errno};
 
 use super::writable::{Inode, Spot};
 
@@ -63,9 +63,29 @@ impl Watches {
         self.0.count.load(Ordering::Relaxed) == 0
     }
 
-    /// Takes what the kernel has told so far, before contents are given up: that they are closed then is not the program's doing.
-    pub fn catch_up(&self) {
-        drop(self.watched());
+    /// Duplicates of the watched contents that may be given up soon, so that they are not closed then, but in [`Watches::catch_up`].
+    pub fn removed_contents(&self) -> Vec<OwnedFd> {
+        let Some(mut state) = self.watched() else {
+            return Vec::new();
+        };
+        let mut duplicates = Vec::new();
+        for content in state.contents.values_mut().filter(|one| one.is_removed) {
+            let memory = content.memory.upgrade();
+            let duplicate = memory.and_then(|memory| fcntl_dupfd_cloexec(&*memory, 0).ok());
+            content.is_held = duplicate.is_some();
+            duplicates.extend(duplicate);
+        }
+        duplicates
+    }
+
+    /// Takes what the kernel has told so far of those contents: that they are closed after this is not the program's doing.
+    pub fn catch_up(&self, held: Vec<OwnedFd>) {
+        if let Some(mut state) = self.watched() {
+            for content in state.contents.values_mut() {
+                content.is_held = false;
+            }
+        }
+        drop(held);
     }
 
     /// The state, after what the kernel has told so far; `None` if nothing of ours is watched.
@@ -200,6 +220,7 @@ impl Watches {
                 memory: Arc::downgrade(memory),
                 mask,
                 is_removed: false,
+                is_held: false,
             };
             state.contents.insert(number, content);
         }

@@ -24,6 +24,8 @@ pub struct Content {
     pub mask: u32,
     /// Whether the file has lost its last name.
     pub is_removed: bool,
+    /// Whether a duplicate keeps it open that is not the program's.
+    pub is_held: bool,
 }
 
 /// All of it.
@@ -132,7 +134,8 @@ impl State {
             }
             return;
         }
-        if mask & libc::IN_CLOSE_WRITE != 0 && content.memory.strong_count() == 0 {
+        let is_given_up = content.memory.strong_count() == 0 && !content.is_held;
+        if mask & libc::IN_CLOSE_WRITE != 0 && is_given_up {
             // We have given it up.
             return;
         }

@@ -506,14 +506,15 @@ impl Writable {
         Ok(file)
     }
 
-    /// Frees what has no name and is not open any more, for ever; `prepare` is called before each time.
-    pub fn sweep_for_ever(&self, prepare: impl Fn()) {
+    /// Frees what has no name and is not open any more, for ever; `prepare` is called before each time, and `finish` with what it gave after it.
+    pub fn sweep_for_ever<T>(&self, prepare: impl Fn() -> T, finish: impl Fn(T)) {
         const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
         let _ = self.sweeper.set(std::thread::current());
         loop {
-            prepare();
+            let prepared = prepare();
             // All of them, whatever the first one says.
             let left = self.systems.iter().filter(|system| system.sweep()).count();
+            finish(prepared);
             if left > 0 {
                 std::thread::park_timeout(PAUSE);
             } else {

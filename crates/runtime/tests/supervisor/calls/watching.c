@@ -184,6 +184,14 @@ static void a_file_itself(void)
     TE(unlink("w/c"));
     make("w/a", "a"), make("w/b", "b");
     E();
+    T(watch("w/a", IN_DELETE_SELF));
+    int fd = open("w/a", O_RDONLY);
+    T(unlink("w/a"));
+    close(fd);
+    usleep(600000);
+    E();
+    T(make("w/a", "a"));
+    E();
     T(watch("w/a", IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF));
     T(watch("w/b", IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF));
     TE(rename("w/b", "w/a"));
