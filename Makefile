@@ -1,7 +1,7 @@
 # make setup | demo | test | corpus | lint | bench | clean. Each starts what it needs and stops what it started.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: setup demo test corpus corpus-python test-rust test-unit test-integration lint check-help format crash-test api-test cas-image schema bench bench-attestation bench-runtime soak fuzz lock clean bench-volume crash-volume soak-volume bench-binaryfs bench-convert
+.PHONY: setup demo test corpus corpus-python test-rust test-unit test-integration lint check-help format crash-test api-test cas-image schema bench bench-attestation bench-runtime soak fuzz lock clean bench-volume crash-volume hostile-volume soak-volume bench-binaryfs bench-convert
 
 export PATH := $(CURDIR)/.venv/bin:$(HOME)/.cargo/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
@@ -86,11 +86,17 @@ bench-attestation: setup
 # Next to a plain directory and to gocryptfs, on the disk of this directory.
 bench-volume: setup
 	cargo bench --quiet --locked --package sconify-volume --bench volume -- $(CURDIR)/target
+	scripts/with-docker.sh python -m bench.pgbench $(CURDIR)/target
 
 # Containers that are killed while they write to a volume, ROUNDS times each.
 ROUNDS ?= 500
 crash-volume: setup
-	SCONIFY_VOLUME_ROUNDS=$(ROUNDS) scripts/with-docker.sh pytest -s -o timeout=0 -m docker tests/e2e/volumes/test_crashes.py
+	SCONIFY_VOLUME_ROUNDS=$(ROUNDS) scripts/with-docker.sh pytest -s -o timeout=0 -m "docker and not corpus" tests/e2e/volumes/test_crashes.py
+
+# A store of which one byte was flipped, FLIPS times, each for a start of a container.
+FLIPS ?= 500
+hostile-volume: setup
+	SCONIFY_VOLUME_FLIPS=$(FLIPS) scripts/with-docker.sh pytest -s -o timeout=0 -m docker tests/hostile/test_volumes.py
 
 # Hundreds of kills, thousands of flipped bytes, long random tests.
 soak-volume: setup

@@ -4,6 +4,7 @@
 set -euo pipefail
 
 packages=(
+    btrfs-progs
     build-essential
     ca-certificates
     chromium
@@ -27,6 +28,7 @@ packages=(
     skopeo
     strace
     wrk
+    xfsprogs
 )
 # What the corpus of programs is compiled with, beside Rust's own tools.
 command -v go >/dev/null || packages+=(golang-go)

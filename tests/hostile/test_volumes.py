@@ -1,138 +1,213 @@
-"""The host changes, replaces or takes back the store of a volume: the container does not start, and says why."""
+"""The host changes, replaces or takes back the store of a volume: the container does not start, and says why.
+
+``SCONIFY_VOLUME_FLIPS`` is how many bytes are flipped, each for one start of a container.
+"""
 
 from __future__ import annotations
 
 import fcntl
-import shutil
-import sqlite3
+import os
+import random
+import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.volumes.conftest import Recorder, recorder, recorder_image
+from tests.e2e.volumes.conftest import MakeNotes, MakeRecorder, notes, notes_image, recorder, recorder_image
+from tests.e2e.volumes.programs import LAUNCH, Recorder
+from tests.hostile import volume_stores as stores
 
-__all__ = ["recorder", "recorder_image"]
+__all__ = ["notes", "notes_image", "recorder", "recorder_image"]
 
 pytestmark = pytest.mark.docker
 
-INTEGRITY = 120
-CANARIES = (b"record-0", b"journal", b"directory-0")
-"""Names on the volume, too long to stand in megabytes of ciphertext by chance."""
+FLIPS = int(os.environ.get("SCONIFY_VOLUME_FLIPS", "10"))
 
 
-def copy(store: Path, target: Path) -> Path:
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(store, target)
-    return target
+@dataclass
+class Victim:
+    """A program with a volume, and copies of states of it and of another volume.
+
+    ``new`` is the state that the CAS has recorded and the program has closed, ``killed`` an older one with its log as a
+    kill has left it, ``old`` an even older one.
+    """
+
+    recorder: Recorder
+    old: Path
+    killed: Path
+    new: Path
+    foreign: Path
+    records: int
+
+    @property
+    def store(self) -> Path:
+        return self.recorder.store
 
 
-def empty(store: Path) -> None:
-    for path in store.iterdir():
-        path.unlink()
+@pytest.fixture(scope="module")
+def victim(recorder: MakeRecorder, tmp_path_factory: pytest.TempPathFactory) -> Victim:
+    directory = tmp_path_factory.mktemp("states")
+    subject, other = recorder("hostile-volume"), recorder("hostile-other-volume")
+    grow(other, 50, "TERM")
+    grow(subject, 50, "TERM")
+    stores.put(subject.store, directory / "old")
+    # Its journal is no longer kept in the tree then, and a row of content is written again and again.
+    grow(subject, 200, "KILL")
+    stores.put(subject.store, directory / "killed")
+    records = grow(subject, 300, "TERM")
+    stores.put(subject.store, directory / "new")
+    return Victim(subject, directory / "old", directory / "killed", directory / "new", other.store, records)
 
 
-def put_back(copied: Path, store: Path) -> None:
-    empty(store)
-    for path in copied.iterdir():
-        shutil.copy(path, store)
+def grow(subject: Recorder, records: int, signal: str) -> int:
+    """Run it until it has that many records, each time ended by a signal; return how many it has."""
+    while True:
+        _, acknowledged = subject.crash(0.2, signal)
+        if acknowledged >= records:
+            return acknowledged
 
 
-def settled(subject: Recorder) -> None:
-    """Let the CAS record the last state: a start does so, whatever was killed before."""
-    subject.crash(0.2)
+Attack = Callable[[Victim], object]
+ATTACKS: dict[str, tuple[Attack, str]] = {
+    "an older state": (lambda v: stores.put(v.old, v.store), "it is older"),
+    "a state as a kill has left it": (lambda v: stores.put(v.killed, v.store), "it is older"),
+    "another volume": (lambda v: stores.put(v.foreign, v.store), "it is foreign"),
+    "the header of another volume": (lambda v: stores.mix(v.foreign, v.store, "volume", "id = 0"), "it is foreign"),
+    "an older superblock": (lambda v: stores.mix(v.old, v.store, "volume", "id = 1"), "it is older"),
+    "the superblock of another volume": (
+        lambda v: stores.mix(v.foreign, v.store, "volume", "id = 1"),
+        "was changed or comes from another volume",
+    ),
+    "older nodes": (lambda v: stores.mix(v.old, v.store, "node"), "node"),
+    "older content": (lambda v: stores.mix(v.killed, v.store, "chunk"), "/journal: chunk 0 of inode 2"),
+    "nodes of another volume": (lambda v: stores.mix(v.foreign, v.store, "node"), "node"),
+    "nodes swapped": (lambda v: stores.swap(v.store, "node"), "node"),
+    "content swapped": (lambda v: stores.swap(v.store, "chunk"), "chunk"),
+    "header and superblock swapped": (lambda v: stores.swap(v.store, "volume"), "header"),
+    "header and superblock flipped": (lambda v: stores.flip_rows(v.store, "volume"), ""),
+    "nodes flipped": (lambda v: stores.flip_rows(v.store, "node"), "node"),
+    "content flipped": (lambda v: stores.flip_rows(v.store, "chunk"), "chunk"),
+    "nodes missing": (lambda v: stores.remove_rows(v.store, "node"), "node"),
+    "content missing": (lambda v: stores.remove_rows(v.store, "chunk"), "chunk"),
+    "truncated by a page": (lambda v: stores.truncate(v.store, 1), "truncated"),
+    "truncated by half": (
+        lambda v: stores.truncate(v.store, (v.store / stores.DATABASE).stat().st_size // stores.PAGE_SIZE // 2),
+        "truncated",
+    ),
+    "pages swapped": (lambda v: stores.swap_pages(v.store), ""),
+    "an older log": (lambda v: stores.put_log(v.killed, v.store), ""),
+    "no database": (lambda v: (v.store / stores.DATABASE).unlink(), "holds no volume"),
+    "an empty database": (lambda v: (v.store / stores.DATABASE).write_bytes(b""), ""),
+    "a database of zeros": (lambda v: (v.store / stores.DATABASE).write_bytes(bytes(1 << 20)), ""),
+}
 
 
-def test_a_store_that_was_taken_back_changed_or_exchanged_is_refused(
-    recorder: Callable[[str], Recorder], tmp_path: Path
-) -> None:
-    subject = recorder("hostile-volume")
-    other = recorder("hostile-other-volume")
-    subject.crash(1)
-    old = copy(subject.store, tmp_path / "old")
-    subject.crash(1.5)
-    settled(subject)
-    new = copy(subject.store, tmp_path / "new")
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_store_that_is_not_as_it_was_left_is_refused(victim: Victim, attack: str) -> None:
+    spoil, expected = ATTACKS[attack]
+    stores.put(victim.new, victim.store)
+    spoil(victim)
+    found, _, log = victim.recorder.attempt(0)
+    assert log, f"{attack}: accepted, with {found} of {victim.records} records"
+    print(log)
+    assert "volume data at /data" in log, log
+    assert expected in log, log
+
+
+def test_the_log_is_no_way_around(recorder: MakeRecorder, tmp_path: Path) -> None:
+    """Of a volume that is ``strict``, without its log, or with another one: nothing acknowledged is missing."""
+    subject, other = recorder("hostile-log", "strict: true"), recorder("hostile-other-log", "strict: true")
     other.crash(0.5)
-
-    attacks: tuple[tuple[str, Callable[[], None], str], ...] = (
-        ("rolled back", lambda: put_back(old, subject.store), "older"),
-        ("of another session", lambda: put_back(other.store, subject.store), "foreign"),
-        ("missing", lambda: empty(subject.store), "no volume"),
-        ("mixed", lambda: mix(old, new, subject.store), "volume"),
-        ("truncated", lambda: truncate(new, subject.store), "volume"),
-        ("header flipped", lambda: flip_rows(new, subject.store, "volume"), "volume"),
-        ("nodes flipped", lambda: flip_rows(new, subject.store, "node"), "volume"),
-    )
-    for name, spoil, expected in attacks:
-        spoil()
-        code, log = subject.refusal()
-        assert code in (INTEGRITY, 117), f"{name}: {code}\n{log}"
-        assert expected in log, f"{name}:\n{log}"
-        assert "data" in log, f"{name}:\n{log}"
-
-    put_back(new, subject.store)
-    found, _ = subject.crash(0)
-    assert found > 0
-
-
-def test_nothing_of_a_volume_is_readable_on_the_disk(recorder: Callable[[str], Recorder]) -> None:
-    subject = recorder("canary-volume")
     subject.crash(1)
-    for path in subject.store.iterdir():
+    stores.put(subject.store, tmp_path / "old")
+    subject.crash(0.5, "TERM")
+    stores.put(subject.store, tmp_path / "closed")
+    _, acknowledged = subject.crash(1)
+    stores.put(subject.store, tmp_path / "new")
+    assert (subject.store / stores.LOG).stat().st_size > 1_000_000
+    half = (subject.store / stores.LOG).read_bytes()
+    for name, source, expected in (
+        ("no log", tmp_path / "closed", "it is older"),
+        ("an older log", tmp_path / "old", ""),
+        ("a foreign log", other.store, ""),
+    ):
+        stores.put(tmp_path / "new", subject.store)
+        stores.put_log(source, subject.store)
+        found, _, log = subject.attempt(0)
+        assert "volume data at /data" in log, f"{name}: {found} of {acknowledged} records\n{log}"
+        assert expected in log, f"{name}:\n{log}"
+    stores.put(tmp_path / "new", subject.store)
+    (subject.store / stores.LOG).write_bytes(half[: len(half) // 2])
+    _, _, log = subject.attempt(0)
+    assert "volume data at /data: the volume in /data is refused: it is older" in log.replace("\n  Caused by", ""), log
+    stores.put(tmp_path / "new", subject.store)
+    assert subject.crash(0)[0] >= acknowledged
+
+
+def test_a_flipped_byte_is_refused_or_without_effect(victim: Victim) -> None:
+    """Free bytes are not authenticated and mean nothing; all others are."""
+    chance = random.Random(f"flips {FLIPS}")
+    outcomes: dict[str, list[int]] = {}
+    for _, place in zip(range(FLIPS), stores.sample(victim.new, chance), strict=False):
+        stores.put(victim.new, victim.store)
+        stores.flip(victim.store, place, chance)
+        found, _, log = victim.recorder.attempt(0)
+        if log:
+            assert "volume data at /data" in log, f"{place}\n{log}"
+        else:
+            assert found >= victim.records, f"{place}: {found} of {victim.records} records"
+        outcomes.setdefault(place.part, [0, 0])[0 if log else 1] += 1
+    for part, (refused, accepted) in outcomes.items():
+        print(f"{part}: {refused} refused, {accepted} without effect")
+    stores.put(victim.new, victim.store)
+    assert victim.recorder.crash(0)[0] >= victim.records
+
+
+def test_a_flipped_byte_of_a_log_is_refused_or_without_effect(recorder: MakeRecorder, tmp_path: Path) -> None:
+    subject = recorder("hostile-flipped-log", "strict: true")
+    _, acknowledged = subject.crash(0.7)
+    stores.put(subject.store, tmp_path / "new")
+    chance = random.Random(f"log {FLIPS}")
+    places = (place for place in stores.sample(tmp_path / "new", chance) if place.file == stores.LOG)
+    refused = 0
+    for _, place in zip(range(max(2, FLIPS // 5)), places, strict=False):
+        stores.put(tmp_path / "new", subject.store)
+        stores.flip(subject.store, place, chance)
+        found, _, log = subject.attempt(0)
+        assert "volume data at /data" in log if log else found >= acknowledged, f"{place} {found} {acknowledged}\n{log}"
+        refused += bool(log)
+    print(f"{refused} refused")
+    assert refused
+
+
+def test_nothing_of_a_volume_is_readable_on_the_disk(notes: MakeNotes) -> None:
+    """Neither content nor a name, of files, directories and links, those that were removed included."""
+    subject = notes("canary-volume")
+    canaries = {kind: f"canary-{kind}-{uuid.uuid4().hex}" for kind in ("name", "content", "gone", "old")}
+    assert subject.said(
+        f"put {canaries['name']} {canaries['content'] * 3}",
+        f"put {canaries['gone']} {canaries['old'] * 100}",
+        f"remove {canaries['gone']}",
+        f"get {canaries['name']}",
+    ) == ["ok", "ok", "ok", canaries["content"] * 3]  # fmt: skip
+    with subject.talk() as program:
+        assert program.ask(f"put {canaries['name']}.2 {canaries['content']}") == "ok"
+        program.kill()
+    store = Path(subject.store)
+    assert {path.name for path in store.iterdir()} <= {stores.DATABASE, stores.LOG, stores.LOCK}
+    for path in store.iterdir():
         content = path.read_bytes()
-        assert not any(canary in content for canary in CANARIES), path.name
-    assert {path.name for path in subject.store.iterdir()} <= {"volume.sqlite", "volume.sqlite-wal", "volume.lock"}
+        for canary in canaries.values():
+            for form in (canary.encode(), canary.encode().hex().encode(), canary.encode("utf-16-le")):
+                assert form not in content, f"{canary} is in {path.name}"
 
 
-def test_a_second_writer_is_refused(recorder: Callable[[str], Recorder]) -> None:
-    subject = recorder("locked-volume")
-    subject.crash(0)
-    with (subject.store / "volume.lock").open("w") as lock:
+def test_a_second_writer_is_refused(notes: MakeNotes) -> None:
+    subject = notes("locked-volume")
+    assert subject.said("put a text") == ["ok"]
+    with (Path(subject.store) / stores.LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         code, log = subject.refusal()
-    assert code == 117
-    assert "in use" in log
-
-
-def checkpointed(directory: Path, work: Path) -> Path:
-    """A copy of a store whose log was written back."""
-    made = copy(directory, work)
-    with sqlite3.connect(made / "volume.sqlite") as database:
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return made
-
-
-def mix(old: Path, new: Path, store: Path) -> None:
-    """Put the old rows of content and tree beside the new superblock."""
-    old, new = checkpointed(old, store.parent / "mix-old"), checkpointed(new, store.parent / "mix-new")
-    with sqlite3.connect(old / "volume.sqlite") as database:
-        rows = database.execute("SELECT id, data FROM node").fetchall()
-    with sqlite3.connect(new / "volume.sqlite") as database:
-        database.executemany("REPLACE INTO node(id, data) VALUES (?, ?)", rows)
-        database.commit()
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    put_back(new, store)
-
-
-def truncate(new: Path, store: Path) -> None:
-    made = checkpointed(new, store.parent / "truncated")
-    database = made / "volume.sqlite"
-    with database.open("r+b") as file:
-        file.truncate(database.stat().st_size // 2 // 8192 * 8192)
-    for name in ("volume.sqlite-wal", "volume.sqlite-shm"):
-        (made / name).unlink(missing_ok=True)
-    put_back(made, store)
-
-
-def flip_rows(new: Path, store: Path, table: str) -> None:
-    made = checkpointed(new, store.parent / "flipped")
-    with sqlite3.connect(made / "volume.sqlite") as database:
-        rows = database.execute(f"SELECT id, data FROM {table}").fetchall()
-        for number, data in rows:
-            changed = bytearray(data)
-            changed[len(changed) // 2] ^= 1
-            database.execute(f"UPDATE {table} SET data = ? WHERE id = ?", (bytes(changed), number))
-        database.commit()
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    put_back(made, store)
+    assert (code, "in use" in log, "volume data at /data" in log) == (LAUNCH, True, True), log

@@ -170,6 +170,7 @@ fn volume(path: Vec<u8>) -> OpenVolume {
         path,
         key: FileSystemKey::new([9; 32]),
         policy: UpdatePolicy::NoRollbackProtection,
+        read_only: false,
         recorded: Recorded {
             root: None,
             counter: 0,

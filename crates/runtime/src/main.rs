@@ -6,14 +6,15 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use rustix::process::{set_dumpable_behavior, setrlimit, DumpableBehavior, Resource, Rlimit};
 use sconify_runtime::attest::{attest, Cas, Claim, Las, Lease, Patience, RETRY_TIME};
 use sconify_runtime::config::{Configuration, Host};
 use sconify_runtime::executor::{Embedded, Executor as _, ExitStatus, Launch, Origin};
 use sconify_runtime::failure::{Code, Failure};
-use sconify_runtime::manifest::{head_length, EmbeddedFiles, Manifest};
+use sconify_runtime::manifest::{head_length, EmbeddedFiles, Manifest, Statement};
 use sconify_runtime::settings::{is_on, log_level, Settings};
 use sconify_runtime::supervisor::{debugging, health, Supervisor};
 use sconify_runtime::volumes::Ledger;
@@ -46,27 +47,43 @@ fn run() -> Result<u8, Failure> {
     {
         return debugging::ask(std::env::args_os().skip(2)).map_err(Failure::from);
     }
-    let binary = OwnBinary::open()?;
-    let (manifest, embedded) = Manifest::of_elf(&binary.head, variable)?;
+    let OwnBinary { file, head } = OwnBinary::open()?;
+    let statement = Statement::of_elf(&head, variable)?;
     if is_on(variable("SCONE_HASH")) {
+        let (manifest, _) = statement.measured();
         print(&format!("{}\n", hex::encode(manifest.measurement())))?;
         return Ok(0);
     }
     if is_on(variable("SCONE_VERSION")) {
-        print(&version::text(&manifest, variable))?;
+        print(&version::text(&statement.measured().0, variable))?;
     }
     let settings = Settings::read(variable)?;
-    let cas_key = manifest.cas_key()?;
+    let cas_key = statement.cas_key()?;
 
     let cas = Cas::new(&settings.cas, cas_key, Patience::default())
         .map_err(|error| Failure::of_attestation(&error.into(), &settings))?;
-    let las = Las::new(&settings.las, manifest.measurement());
     let claim = Claim {
         config_id: &settings.config_id,
         access_token: settings.access_token.as_ref(),
     };
-    let attested = attest(&las, &cas, claim, RETRY_TIME)
-        .map_err(|error| Failure::of_attestation(&error, &settings))?;
+    let measured = OnceLock::new();
+    let measure = || measured.get_or_init(|| statement.measured());
+    let attested = thread::scope(|scope| {
+        // It takes about as long as the first answers of the CAS. Without a thread it is done when it is needed.
+        let measuring = thread::Builder::new().spawn_scoped(scope, || {
+            measure();
+        });
+        drop(measuring);
+        let measurement = || measure().0.measurement();
+        let las = Las::new(&settings.las, &measurement);
+        attest(&las, &cas, claim, RETRY_TIME)
+    })
+    .map_err(|error| Failure::of_attestation(&error, &settings))?;
+    let (manifest, embedded) = measured
+        .into_inner()
+        .unwrap_or_else(|| statement.measured());
+    // The program is forked from this process, which lives as long as it does.
+    drop(head);
     info!(
         "attested to the CAS at {} as {}",
         settings.cas, settings.config_id
@@ -81,7 +98,7 @@ fn run() -> Result<u8, Failure> {
         launch.volumes.push(mount.open(&ledger)?);
     }
     if let Some(files) = embedded {
-        launch.file_system.origin = Origin::Embedded(binary.embedded(files)?);
+        launch.file_system.origin = Origin::Embedded(with_packs(file, files)?);
     }
     let status = Supervisor.run(launch)?;
     if let Err(error) = attested.session.report_exit(status) {
@@ -170,26 +187,22 @@ impl OwnBinary {
         };
         read().map_err(|error| unreadable(&error))
     }
+}
 
-    /// The embedded file system that its manifest and sections tell of.
-    fn embedded(self, files: EmbeddedFiles) -> Result<Embedded, Failure> {
-        let length = self
-            .file
-            .metadata()
-            .map_err(|error| unreadable(&error))?
-            .len();
-        if files.packs.end != length {
-            let found = format!("it has {length} bytes, expected {}", files.packs.end);
-            return Err(unreadable(&io::Error::other(found)));
-        }
-        Ok(Embedded {
-            index: files.index,
-            digests: files.digests,
-            file: self.file,
-            packs: files.packs,
-            commitment: files.commitment,
-        })
+/// The embedded file system that the manifest and the sections of a file tell of.
+fn with_packs(file: File, files: EmbeddedFiles) -> Result<Embedded, Failure> {
+    let length = file.metadata().map_err(|error| unreadable(&error))?.len();
+    if files.packs.end != length {
+        let found = format!("it has {length} bytes, expected {}", files.packs.end);
+        return Err(unreadable(&io::Error::other(found)));
     }
+    Ok(Embedded {
+        index: files.index,
+        digests: files.digests,
+        file,
+        packs: files.packs,
+        commitment: files.commitment,
+    })
 }
 
 fn unreadable(error: &io::Error) -> Failure {

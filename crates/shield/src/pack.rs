@@ -16,7 +16,7 @@ use crate::read_at::{read_full, ReadAt};
 use crate::CHUNK_SIZE;
 
 /// The least work that is worth a thread of its own, in bytes of plaintext.
-const BYTES_PER_THREAD: usize = 1 << 20;
+pub(crate) const BYTES_PER_THREAD: usize = 1 << 20;
 
 /// A pack that has been checked against the index, and the bytes behind it.
 pub struct PackReader<R> {

@@ -1,13 +1,19 @@
 //! Authenticated plain files: the content stands in the image, its hash in the index.
 
 use std::io;
+use std::sync::mpsc;
+use std::thread;
 
-use ring::digest;
+use ring::digest::{digest, Context, SHA256};
 
 use crate::error::{display, ShieldError};
 use crate::index::{Entry, Kind, Storage};
+use crate::pack::BYTES_PER_THREAD;
 use crate::read_at::{read_full, ReadAt};
 use crate::CHUNK_SIZE;
+
+/// Pieces that the hasher of a file may be behind.
+const PIECES_AHEAD: usize = 4;
 
 /// Reads a plain file into `target` and checks its size and hash. Does not release anything else: on every error
 /// `target` is wiped.
@@ -44,35 +50,75 @@ fn read_and_check<R: ReadAt + ?Sized>(
     check(
         entry,
         read as u64,
-        digest::digest(&digest::SHA256, target).as_ref() == sha256,
+        digest(&SHA256, target).as_ref() == sha256,
     )
 }
 
 /// Hands the content of a plain file to `sink`, piece after piece, each with its offset; what `sink` got counts only if this succeeds.
+///
+/// If there are `threads` to spare, a big file is hashed by one of its own, behind the one that reads it and hands it on.
 ///
 /// # Errors
 /// As [`read_plain`]; [`ShieldError::Io`] with what `sink` gives.
 pub fn copy_plain<R: ReadAt + ?Sized>(
     entry: Entry<'_>,
     reader: &R,
+    threads: usize,
     sink: &dyn Fn(u64, &[u8]) -> io::Result<()>,
 ) -> Result<(), ShieldError> {
     let (size, sha256) = expected(entry, reader)?;
-    let io = |error| ShieldError::io(display(entry.path()), error);
-    let mut context = digest::Context::new(&digest::SHA256);
-    let mut piece = vec![0; CHUNK_SIZE];
+    let (copied, digest) = if threads > 1 && size >= BYTES_PER_THREAD as u64 {
+        thread::scope(|scope| {
+            let (pieces, received) = mpsc::sync_channel::<Vec<u8>>(PIECES_AHEAD);
+            let hasher = scope.spawn(move || {
+                let mut context = Context::new(&SHA256);
+                for piece in received {
+                    context.update(&piece);
+                }
+                context.finish()
+            });
+            // What is hashed is what `sink` got: a second look at the file could be at another one.
+            let copied = copy(reader, size, |offset, piece| {
+                let sent = pieces.send(piece.to_vec());
+                debug_assert!(sent.is_ok(), "the hasher takes all pieces");
+                sink(offset, piece)
+            });
+            drop(pieces);
+            let digest = hasher
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (copied, digest)
+        })
+    } else {
+        let mut context = Context::new(&SHA256);
+        let copied = copy(reader, size, |offset, piece| {
+            context.update(piece);
+            sink(offset, piece)
+        });
+        (copied, context.finish())
+    };
+    let copied = copied.map_err(|error| ShieldError::io(display(entry.path()), error))?;
+    check(entry, copied, digest.as_ref() == sha256)
+}
+
+/// Reads up to `size` bytes and hands them on in pieces; returns how many there were.
+fn copy<R: ReadAt + ?Sized>(
+    reader: &R,
+    size: u64,
+    mut sink: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<u64> {
+    let mut piece = vec![0; size.min(CHUNK_SIZE as u64) as usize];
     let mut done = 0;
     while done < size {
         let wanted = (size - done).min(CHUNK_SIZE as u64) as usize;
-        let read = read_full(reader, &mut piece[..wanted], done).map_err(io)?;
-        context.update(&piece[..read]);
-        sink(done, &piece[..read]).map_err(io)?;
+        let read = read_full(reader, &mut piece[..wanted], done)?;
+        sink(done, &piece[..read])?;
         done += read as u64;
         if read < wanted {
             break;
         }
     }
-    check(entry, done, context.finish().as_ref() == sha256)
+    Ok(done)
 }
 
 /// The size and hash of a plain file, after a look at the size that it has.

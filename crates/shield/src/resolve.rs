@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::index::{EntryId, Index, Kind, RegionKind};
+use crate::index::{EntryId, Index, Kind, Region, RegionKind};
 use crate::path::{self, NAME_LIMIT, PATH_LIMIT};
 
 /// How many symbolic links one resolution follows, as in the kernel.
@@ -77,7 +77,7 @@ impl Index {
         if path.first() != Some(&b'/') {
             return Err(ResolveError::NoEntry);
         }
-        if let Some(kind) = self.outside_kind(b"/") {
+        if let Some(kind) = outside_kind(self.region_of(b"/")) {
             if !self.has_region_beneath(b"/") {
                 return Ok(outside(kind, path.to_vec()));
             }
@@ -85,6 +85,8 @@ impl Index {
         let mut rest = Cow::Borrowed(path);
         let mut position = 0;
         let mut directory = EntryId::ROOT;
+        // The region of that directory: those of the directories above are looked up no more.
+        let mut region = self.region_of(b"/");
         let mut links = 0;
         loop {
             let Some(component) = next_component(&rest, &mut position) else {
@@ -96,6 +98,7 @@ impl Index {
                 b"." => continue,
                 b".." => {
                     directory = self.parent(directory);
+                    region = self.region_of(self.entry(directory).path());
                     continue;
                 }
                 _ if component.len() > NAME_LIMIT => return Err(ResolveError::NameTooLong),
@@ -106,7 +109,8 @@ impl Index {
                 Some(id) => Cow::Borrowed(self.entry(id).path()),
                 None => Cow::Owned(path::join(self.entry(directory).path(), component)),
             };
-            if let Some(kind) = self.outside_kind(&child_path) {
+            let child_region = self.region_at(&child_path).or(region);
+            if let Some(kind) = outside_kind(child_region) {
                 let goes_on =
                     self.has_region_beneath(&child_path) && after.iter().any(|&byte| byte != b'/');
                 if !goes_on {
@@ -120,7 +124,7 @@ impl Index {
                 }
             }
             let Some(child) = child else {
-                return if self.region_of(&child_path).is_none() {
+                return if child_region.is_none() {
                     Ok(Resolved::Undeclared {
                         path: [&child_path, after].concat(),
                     })
@@ -134,7 +138,7 @@ impl Index {
                 };
             };
             match self.entry(child).kind() {
-                Kind::Directory => directory = child,
+                Kind::Directory => (directory, region) = (child, child_region),
                 Kind::Symlink { target } if follow_last || !after.is_empty() => {
                     links += 1;
                     if links > LINK_LIMIT {
@@ -142,6 +146,7 @@ impl Index {
                     }
                     if target[0] == b'/' {
                         directory = EntryId::ROOT;
+                        region = self.region_of(b"/");
                     }
                     rest = Cow::Owned([target, after].concat());
                     position = 0;
@@ -155,21 +160,21 @@ impl Index {
     /// What the walk found when it ended at a directory that the index lists.
     fn resolved_directory(&self, id: EntryId) -> Resolved {
         let path = self.entry(id).path();
-        match self.outside_kind(path) {
+        match outside_kind(self.region_of(path)) {
             Some(kind) => outside(kind, path.to_vec()),
             None => Resolved::Entry { id },
         }
     }
+}
 
-    /// The kind of a path's region if the index does not decide what is in it.
-    fn outside_kind(&self, path: &[u8]) -> Option<RegionKind> {
-        let kind = self.region_of(path)?.kind();
-        matches!(
-            kind,
-            RegionKind::Host | RegionKind::Ephemeral | RegionKind::Volume
-        )
-        .then_some(kind)
-    }
+/// The kind of a region if the index does not decide what is in it.
+fn outside_kind(region: Option<&Region>) -> Option<RegionKind> {
+    let kind = region?.kind();
+    matches!(
+        kind,
+        RegionKind::Host | RegionKind::Ephemeral | RegionKind::Volume
+    )
+    .then_some(kind)
 }
 
 fn outside(kind: RegionKind, path: Vec<u8>) -> Resolved {

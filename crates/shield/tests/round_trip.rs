@@ -67,7 +67,7 @@ fn copied(
             .unwrap()
             .copy_file(entry, threads, &sink)
             .unwrap(),
-        _ => copy_plain(entry, plain, &sink).unwrap(),
+        _ => copy_plain(entry, plain, threads, &sink).unwrap(),
     }
     copy.into_inner().unwrap()
 }
@@ -85,7 +85,7 @@ fn a_sink_that_fails_ends_the_copy() {
             } => PackReader::open(&packs[pack as usize], &index, pack)
                 .unwrap()
                 .copy_file(entry, 2, &sink),
-            _ => copy_plain(entry, &content, &sink),
+            _ => copy_plain(entry, &content, 2, &sink),
         };
         assert_eq!(result.is_err(), !content.is_empty(), "{path}");
     }

@@ -4,7 +4,8 @@ mod entry_points;
 
 use entry_points::{sample, spec, Sample};
 use proptest::prelude::*;
-use sconify_shield::{FileSystemKey, Index, PackReader, RootTag, ShieldError};
+use sconify_shield::build::{Builder, Content, Metadata};
+use sconify_shield::{FileSystemKey, Index, PackReader, RegionKind, RootTag, ShieldError};
 
 fn key() -> FileSystemKey {
     FileSystemKey::new(std::array::from_fn(|at| at as u8))
@@ -297,19 +298,22 @@ fn an_older_pack_under_the_same_key_is_refused() {
     );
 }
 
+/// Bytes that don't compress.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 56) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
 /// A pack of two incompressible chunks, of which the first begins with `label`.
 fn chunks_of_equal_length(label: &[u8]) -> (Index, Vec<u8>) {
-    use sconify_shield::build::{Builder, Content, Metadata};
     let chunk = sconify_shield::CHUNK_SIZE;
-    let mut state = 1_u64;
-    let mut content: Vec<u8> = (0..2 * chunk)
-        .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 56) as u8
-        })
-        .collect();
+    let mut content = noise(2 * chunk);
     content[..label.len()].copy_from_slice(label);
     let mut builder = Builder::new(key());
     builder.add_pack(b"/", b"/pack").unwrap();
@@ -345,7 +349,7 @@ fn plain_files_are_checked_as_a_whole() {
         let error = sconify_shield::read_plain(entry, &bad, &mut target).unwrap_err();
         assert!(matches!(error, ShieldError::CorruptFile { .. }), "{error}");
         assert_eq!(target, vec![0; good.len()]);
-        let error = sconify_shield::copy_plain(entry, &bad, &|_, _| Ok(())).unwrap_err();
+        let error = sconify_shield::copy_plain(entry, &bad, 2, &|_, _| Ok(())).unwrap_err();
         assert!(matches!(error, ShieldError::CorruptFile { .. }), "{error}");
     }
     let mut target = vec![0; 3];
@@ -358,4 +362,55 @@ fn plain_files_are_checked_as_a_whole() {
         sconify_shield::read_plain(packed, &good, &mut target),
         Err(ShieldError::BadInput { .. })
     ));
+}
+
+#[test]
+fn a_big_plain_file_is_checked_by_threads_too() {
+    let content = noise((1 << 20) + 4097);
+    let mut builder = Builder::new(key());
+    builder
+        .add_region(b"/lib", RegionKind::Authenticated, "shared objects")
+        .unwrap();
+    let mut add = |path: &[u8], inode, content| {
+        let metadata = Metadata {
+            inode,
+            ..Metadata::default()
+        };
+        builder.add_entry(path, metadata, content).unwrap();
+    };
+    add(b"/", 1, Content::Directory);
+    add(b"/lib", 2, Content::Directory);
+    let file = Content::File {
+        size: content.len() as u64,
+        source: content.clone(),
+        pack: None,
+    };
+    add(b"/lib/big.so", 3, file);
+    let built = builder
+        .finish::<Vec<u8>>(&mut [], 1, &mut |_| std::ops::ControlFlow::Continue(()))
+        .unwrap();
+    let index = Index::open(&built.index, &key(), &built.tag).unwrap();
+    let entry = index.lookup(b"/lib/big.so").unwrap();
+
+    let copy = |source: &Vec<u8>, threads| {
+        let copied = std::sync::Mutex::new(Vec::new());
+        let sink = |offset: u64, piece: &[u8]| {
+            let mut copied = copied.lock().unwrap();
+            assert_eq!(copied.len() as u64, offset);
+            copied.extend_from_slice(piece);
+            Ok(())
+        };
+        sconify_shield::copy_plain(entry, source, threads, &sink)
+            .map(|()| copied.into_inner().unwrap())
+    };
+    let (mut flipped, mut longer) = (content.clone(), content.clone());
+    *flipped.last_mut().unwrap() ^= 1;
+    longer.push(0);
+    for threads in [0, 1, 2] {
+        assert!(copy(&content, threads).unwrap() == content, "{threads}");
+        for bad in [&flipped, &longer, &content[..1 << 20].to_vec()] {
+            let error = copy(bad, threads).unwrap_err();
+            assert!(matches!(error, ShieldError::CorruptFile { .. }), "{error}");
+        }
+    }
 }

@@ -124,6 +124,27 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// Those of something new and empty that has one name and is no directory.
+    pub(crate) fn new(inode: u64, kind: FileKind, mode: u32, (uid, gid): (u32, u32)) -> Self {
+        let now = Time::now();
+        Self {
+            inode,
+            kind,
+            mode: mode & PERMISSIONS,
+            uid,
+            gid,
+            links: 1,
+            size: 0,
+            stored: 0,
+            device: (0, 0),
+            parent: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: now,
+        }
+    }
+
     /// Blocks of 512 bytes that the content takes, without what is not committed yet.
     pub fn blocks(&self) -> u64 {
         self.stored * BLOCKS_PER_CHUNK

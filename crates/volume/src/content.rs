@@ -1,6 +1,8 @@
 //! Reading and writing the content of files.
 
 use std::ops::Range;
+use std::panic::resume_unwind;
+use std::thread::{available_parallelism, scope};
 
 use rustix::io::Errno;
 use zeroize::Zeroizing;
@@ -13,6 +15,11 @@ use crate::{CHUNK_SIZE, MAX_FILE_SIZE};
 
 /// Bytes that are read or written before other threads get a chance.
 const PIECE: usize = 4 << 20;
+
+/// Bytes that are worth a thread.
+const MIN_SHARE: usize = 16 * CHUNK_SIZE;
+/// Threads that read one piece.
+const MAX_THREADS: usize = 8;
 
 /// Where to write.
 #[derive(Clone, Copy)]
@@ -130,7 +137,40 @@ impl Volume {
         Ok(end)
     }
 
+    /// Reads a piece, by several threads if it is long: most of the time goes into decryption.
     fn read_piece(
+        &self,
+        working: &Working,
+        inode: u64,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        let threads = available_parallelism().map_or(1, usize::from);
+        let share = (buffer.len() / threads.min(MAX_THREADS)).next_multiple_of(CHUNK_SIZE);
+        if buffer.len() < 2 * MIN_SHARE || share >= buffer.len() {
+            return self.read_part(working, inode, offset, buffer);
+        }
+        scope(|scope| {
+            let mut parts = (0..).zip(buffer.chunks_mut(share.max(MIN_SHARE)));
+            let first = parts.next();
+            let others = parts
+                .map(|(number, part)| {
+                    let from = offset + number * share.max(MIN_SHARE) as u64;
+                    scope.spawn(move || self.read_part(working, inode, from, part))
+                })
+                .collect::<Vec<_>>();
+            let mut done = match first {
+                Some((_, part)) => self.read_part(working, inode, offset, part),
+                None => Ok(()),
+            };
+            for other in others {
+                done = done.and(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            }
+            done
+        })
+    }
+
+    fn read_part(
         &self,
         working: &Working,
         inode: u64,

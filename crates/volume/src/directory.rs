@@ -10,7 +10,6 @@ use crate::volume::{Volume, Working};
 use crate::{MAX_NAME, MAX_TARGET};
 
 const SET_GROUP: u32 = 0o2000;
-pub(crate) const PERMISSIONS: u32 = 0o7777;
 /// Names that one inode may have.
 const MAX_LINKS: u32 = u32::MAX - 1;
 
@@ -103,33 +102,18 @@ impl Volume {
             _ => b"",
         };
         let inherits = above.mode & SET_GROUP != 0;
-        let now = Time::now();
-        let attributes = Attributes {
-            inode: working.next_inode,
-            kind: new.kind.kind(),
-            mode: new.mode & PERMISSIONS
-                | if inherits && is_directory {
-                    SET_GROUP
-                } else {
-                    0
-                },
-            uid: new.uid,
-            gid: if inherits { above.gid } else { new.gid },
-            links: if is_directory { 2 } else { 1 },
-            size: target.len() as u64,
-            stored: 0,
-            device: match new.kind {
-                NewKind::CharDevice(major, minor) | NewKind::BlockDevice(major, minor) => {
-                    (major, minor)
-                }
-                _ => (0, 0),
-            },
-            parent: if is_directory { directory } else { 0 },
-            atime: now,
-            mtime: now,
-            ctime: now,
-            btime: now,
-        };
+        let owner = (new.uid, if inherits { above.gid } else { new.gid });
+        let kind = new.kind.kind();
+        let mut attributes = Attributes::new(working.next_inode, kind, new.mode, owner);
+        attributes.size = target.len() as u64;
+        if is_directory {
+            attributes.links = 2;
+            attributes.parent = directory;
+            attributes.mode |= above.mode & SET_GROUP;
+        }
+        if let NewKind::CharDevice(major, minor) | NewKind::BlockDevice(major, minor) = new.kind {
+            attributes.device = (major, minor);
+        }
         let entry = Entry {
             slot: self.free_slot(&working, directory, name)?,
             inode: attributes.inode,

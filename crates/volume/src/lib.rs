@@ -17,6 +17,7 @@ mod error;
 mod freshness;
 mod keys;
 mod lock;
+mod log;
 mod maintain;
 mod names;
 mod node;

@@ -3,15 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::attributes::{Attributes, FileKind, Time};
+use crate::attributes::{Attributes, FileKind};
 use crate::commit::{seal_state, HEADER_ROW, SUPERBLOCK_ROW};
 use crate::error::{Result, VolumeError};
 use crate::freshness::{judge, Ancestor, Expected, Stale};
 use crate::keys::{Header, Keys};
 use crate::lock::Lock;
+use crate::log;
 use crate::node::{Key, Kind, Link, Node, NODE_SIZE};
 use crate::seal::{Tag, SALT_SIZE};
-use crate::store::{self, Batch, Store, Table};
+use crate::store::{Batch, Store, Table};
 use crate::superblock::{Superblock, SPILL};
 use crate::tree::{Nodes, Tree};
 use crate::volume::{Opened, Volume};
@@ -74,23 +75,9 @@ impl Volume {
         let (header, data_key) = Header::create(key);
         let keys = Keys::derive(&data_key);
         let mut tree = Tree::empty();
-        let now = Time::now();
-        let top = Attributes {
-            inode: ROOT_INODE,
-            kind: FileKind::Directory,
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
-            links: 2,
-            size: 0,
-            stored: 0,
-            device: (0, 0),
-            parent: ROOT_INODE,
-            atime: now,
-            mtime: now,
-            ctime: now,
-            btime: now,
-        };
+        let mut top = Attributes::new(ROOT_INODE, FileKind::Directory, 0o755, (0, 0));
+        top.links = 2;
+        top.parent = ROOT_INODE;
         let key = Key::new(ROOT_INODE, Kind::Attributes, 0);
         tree.put(&NoNodes, key, &top.encode())?;
         let mut superblock = Superblock {
@@ -247,7 +234,7 @@ fn read_superblock(store: &Store, keys: &Keys) -> Result<Superblock> {
 
 /// Opens a volume that others may read too. A log that a killed writer left is written back first, by a writer.
 fn open_shared(directory: &Path, access: Access) -> Result<(Store, Lock)> {
-    let lock = if store::needs_recovery(directory) {
+    let lock = if log::is_left(directory) {
         let lock = Lock::exclusive(directory)?;
         Store::open(directory)?.close()?;
         lock.downgrade()?;

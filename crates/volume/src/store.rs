@@ -13,17 +13,15 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::{Result, VolumeError};
+use crate::log::{self, WriteBack};
 use crate::schema;
 pub(crate) use crate::schema::Table;
 
 /// The name of the database in the volume's directory.
 pub(crate) const FILE_NAME: &str = "volume.sqlite";
-const WAL_NAME: &str = "volume.sqlite-wal";
 
 /// Bytes of a page: one holds one node.
-const PAGE_SIZE: i32 = 8_192;
-/// Pages in the write-ahead log after which it is written back: 16 MiB.
-const CHECKPOINT_PAGES: i32 = 2_048;
+pub(crate) const PAGE_SIZE: u32 = 8_192;
 /// No row is longer than this.
 const MAX_LENGTH: i32 = 1 << 20;
 /// Keeps the log's index in memory and lets the connections of one process share the file that it locks.
@@ -38,7 +36,7 @@ pub(crate) struct Store {
     /// Whether nobody may change the file, so that it is read without locks.
     immutable: bool,
     readers: Mutex<Vec<Connection>>,
-    writer: Mutex<Option<Connection>>,
+    writer: Mutex<Option<(WriteBack, Connection)>>,
     /// Of an ephemeral volume: where changed rows go, for as long as the process lives.
     scratch: Option<Mutex<Connection>>,
     unsaved: RwLock<Batch>,
@@ -52,22 +50,20 @@ impl Store {
         let connection =
             store.connect(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         connection.pragma_update(None, "page_size", PAGE_SIZE)?;
-        set_up_log(&connection)?;
-        store.set_writer(connection);
+        store.set_writer(connection)?;
         Ok(store)
     }
 
     /// Opens a database for reading and writing.
     pub(crate) fn open(directory: &Path) -> Result<Self> {
         let store = Self::new(directory.join(FILE_NAME), false, None);
-        let complete = !needs_recovery(directory);
+        let complete = !log::is_left(directory);
         let connection = store.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         schema::check(&connection)?;
         if complete {
             store.check_length(&connection)?;
         }
-        set_up_log(&connection)?;
-        store.set_writer(connection);
+        store.set_writer(connection)?;
         Ok(store)
     }
 
@@ -76,7 +72,7 @@ impl Store {
     /// # Errors
     /// [`VolumeError::InUse`] if the last writer left a write-ahead log behind that must be applied first.
     pub(crate) fn open_immutable(directory: &Path) -> Result<Self> {
-        if needs_recovery(directory) {
+        if log::is_left(directory) {
             return Err(VolumeError::InUse {
                 directory: directory.display().to_string(),
                 reason: "its last writer was killed; open it for writing once",
@@ -115,8 +111,11 @@ impl Store {
         }
     }
 
-    fn set_writer(&self, connection: Connection) {
-        *lock(&self.writer) = Some(connection);
+    fn set_writer(&self, connection: Connection) -> Result<()> {
+        log::set_up(&connection)?;
+        let other = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        *lock(&self.writer) = Some((WriteBack::new(self.directory(), other)?, connection));
+        Ok(())
     }
 
     /// Whether changes are kept.
@@ -200,7 +199,22 @@ impl Store {
         let connection = self.reader()?;
         let value = select(&connection, table, id, &mut read);
         self.put_back(connection);
-        value
+        value.map_err(|error| self.doubt(error))
+    }
+
+    /// What went wrong, if SQLite says that the database was changed: it says so too where the disk gives an error for a page.
+    fn doubt(&self, error: VolumeError) -> VolumeError {
+        let can_be_read = || {
+            let mut file = std::fs::File::open(&self.path)?;
+            std::io::copy(&mut file, &mut std::io::sink())
+        };
+        match error {
+            VolumeError::NotAuthentic { .. } => match can_be_read() {
+                Ok(_) => error,
+                Err(source) => VolumeError::io(self.path.display().to_string(), source),
+            },
+            other => other,
+        }
     }
 
     /// Bytes of the database's pages that hold nothing.
@@ -216,8 +230,7 @@ impl Store {
     /// Bytes by which database and log will grow without more being written.
     pub(crate) fn growth(&self) -> Result<u64> {
         let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-        let log = u64::from(CHECKPOINT_PAGES.unsigned_abs() * PAGE_SIZE.unsigned_abs());
-        let log = log.saturating_sub(length(&self.path.with_file_name(WAL_NAME)));
+        let log = log::WRITE_BACK.saturating_sub(length(&self.path.with_file_name(log::FILE_NAME)));
         Ok(log + self.database_bytes()?.saturating_sub(length(&self.path)))
     }
 
@@ -225,14 +238,14 @@ impl Store {
         let connection = self.reader()?;
         let pages = connection.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0));
         self.put_back(connection);
-        Ok(u64::from(pages?) * u64::from(PAGE_SIZE.unsigned_abs()))
+        Ok(u64::from(pages?) * u64::from(PAGE_SIZE))
     }
 
     /// Refuses a database, all of whose pages are in its file, if that has another length.
     fn check_length(&self, connection: &Connection) -> Result<()> {
         let pages =
             connection.pragma_query_value(None, "page_count", |row| row.get::<_, u32>(0))?;
-        let expected = u64::from(pages) * u64::from(PAGE_SIZE.unsigned_abs());
+        let expected = u64::from(pages) * u64::from(PAGE_SIZE);
         let found = std::fs::metadata(&self.path)
             .map_err(|error| VolumeError::io(self.path.display().to_string(), error))?
             .len();
@@ -292,18 +305,17 @@ impl Store {
             Some(scratch) => write_rows(&mut lock(scratch), rows)?,
             None => {
                 let mut writer = lock(&self.writer);
-                let connection = writer.as_mut().ok_or(VolumeError::ReadOnly)?;
-                let written = write_rows(connection, rows);
+                let (log, connection) = writer.as_mut().ok_or(VolumeError::ReadOnly)?;
+                let written = write_rows(connection, rows).map_err(|error| self.doubt(error));
                 if matches!(written, Err(VolumeError::Full(_))) {
                     // The log may have room once its pages were written back.
-                    let restart = "PRAGMA wal_checkpoint(RESTART)";
-                    if connection.query_row(restart, (), |_| Ok(())).is_err() {
-                        return written;
-                    }
+                    log.begin_anew(connection);
                     write_rows(connection, rows)?;
                 } else {
                     written?;
                 }
+                let bytes = rows.values().flatten().map(|row| row.len() as u64);
+                log.committed(bytes.sum(), connection);
             }
         }
         let mut unsaved = self.unsaved.write().unwrap_or_else(PoisonError::into_inner);
@@ -323,7 +335,7 @@ impl Store {
     /// Creates the tables of a new database together with its first rows, in one transaction.
     pub(crate) fn initialise(&self, rows: &Batch) -> Result<()> {
         let mut writer = lock(&self.writer);
-        let connection = writer.as_mut().ok_or(VolumeError::ReadOnly)?;
+        let (_, connection) = writer.as_mut().ok_or(VolumeError::ReadOnly)?;
         let transaction = connection.transaction()?;
         schema::create(&transaction)?;
         execute(&transaction, rows)?;
@@ -347,35 +359,13 @@ impl Store {
     /// Writes the log back and removes it, so that the database is one file.
     pub(crate) fn close(&self) -> Result<()> {
         lock(&self.readers).clear();
-        let Some(connection) = lock(&self.writer).take() else {
+        let Some((log, connection)) = lock(&self.writer).take() else {
             return Ok(());
         };
+        // The last connection writes all back.
+        drop(log);
         connection.close().map_err(|(_, error)| error.into())
     }
-}
-
-/// Whether a write-ahead log is left whose pages are not in the database.
-pub(crate) fn needs_recovery(directory: &Path) -> bool {
-    std::fs::metadata(directory.join(WAL_NAME)).is_ok_and(|log| log.len() > 0)
-}
-
-fn set_up_log(connection: &Connection) -> Result<()> {
-    let mode: String = connection.query_row("PRAGMA journal_mode=WAL", (), |row| row.get(0))?;
-    if mode != "wal" {
-        return Err(VolumeError::io(
-            "the volume's database",
-            std::io::Error::other(format!(
-                "its file system allows no write-ahead log: got {mode}"
-            )),
-        ));
-    }
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.query_row(
-        &format!("PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}"),
-        (),
-        |_| Ok(()),
-    )?;
-    Ok(())
 }
 
 fn select<T, F: FnOnce(&[u8]) -> T>(
@@ -409,15 +399,25 @@ fn write_rows(connection: &mut Connection, rows: &Batch) -> Result<()> {
 
 fn execute(connection: &Connection, rows: &Batch) -> Result<()> {
     for ((table, id), row) in rows {
-        let name = table.name();
-        match row {
-            Some(bytes) => connection
-                .prepare_cached(&format!("REPLACE INTO {name}(id, data) VALUES (?, ?)"))?
-                .execute((row_id(*id), &**bytes))?,
-            None => connection
+        let (name, id) = (table.name(), row_id(*id));
+        let Some(bytes) = row else {
+            connection
                 .prepare_cached(&format!("DELETE FROM {name} WHERE id = ?"))?
-                .execute((row_id(*id),))?,
+                .execute((id,))?;
+            continue;
         };
+        // All rows of a table have one length. SQLite overwrites such a row where it stands, if it has looked at the old one: that spares freeing the
+        // pages it is on, taking others, and logging the lists of both.
+        let update = format!("UPDATE {name} SET data = ?2 WHERE id = ?1 AND typeof(data) = 'blob'");
+        if connection
+            .prepare_cached(&update)?
+            .execute((id, &**bytes))?
+            == 0
+        {
+            connection
+                .prepare_cached(&format!("INSERT INTO {name}(id, data) VALUES (?1, ?2)"))?
+                .execute((id, &**bytes))?;
+        }
     }
     Ok(())
 }

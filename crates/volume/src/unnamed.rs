@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::attributes::{Attributes, FileKind, Time};
-use crate::directory::{New, PERMISSIONS};
+use crate::directory::New;
 use crate::entries::{check_name, Entry};
 use crate::error::Result;
 use crate::node::{Key, Kind};
@@ -19,23 +19,10 @@ impl Volume {
     pub fn create_unnamed(self: &Arc<Self>, new: &New<'_>) -> Result<OpenFile> {
         let mut working = self.change()?;
         self.check_room(&mut working, 0)?;
-        let now = Time::now();
-        let attributes = Attributes {
-            inode: working.next_inode,
-            kind: FileKind::Regular,
-            mode: new.mode & PERMISSIONS,
-            uid: new.uid,
-            gid: new.gid,
-            links: 0,
-            size: 0,
-            stored: 0,
-            device: (0, 0),
-            parent: 0,
-            atime: now,
-            mtime: now,
-            ctime: now,
-            btime: now,
-        };
+        let kind = FileKind::Regular;
+        let mut attributes =
+            Attributes::new(working.next_inode, kind, new.mode, (new.uid, new.gid));
+        attributes.links = 0;
         let inode = attributes.inode;
         self.prepare(&mut working, &[(inode, None)])?;
         working.next_inode += 1;

@@ -118,6 +118,7 @@ def volume_members(mounts: Sequence[Mount]) -> dict[str, object]:
                 "path": mount.path,
                 "key": mount.key.hex(),
                 "update_policy": mount.update_policy,
+                **({"read_only": True} if mount.read_only else {}),
                 "root": mount.state.root.hex() if mount.state.root is not None else None,
                 "counter": mount.state.counter,
                 "strict": mount.strict,

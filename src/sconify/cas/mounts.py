@@ -23,6 +23,7 @@ class Mount:
         name: Its name in the importing session.
         path: Where it is mounted.
         update_policy: How the run may use it.
+        read_only: Whether it may change nothing.
         strict: Whether ``fsync`` waits until the new state is recorded.
         cas_absence: Seconds for which writes go on without reports.
         key: The key of its content, 32 bytes.
@@ -33,6 +34,7 @@ class Mount:
     name: str
     path: str
     update_policy: UpdatePolicy
+    read_only: bool
     strict: bool
     cas_absence: int
     key: bytes = field(repr=False)
@@ -81,6 +83,7 @@ class Mounts:
             name=entry.name,
             path=entry.path,
             update_policy=entry.update_policy,
+            read_only=entry.read_only,
             strict=entry.strict,
             cas_absence=entry.cas_absence_seconds,
             key=key,
@@ -132,4 +135,9 @@ def _check_use(export: VolumeExport, entry: ImageVolume, *, exporter: str) -> No
         raise ForbiddenError(
             f"volume {entry.name} is exported by session {exporter} as {export.update_policy}: "
             f"got update_policy {entry.update_policy}, expected {' or '.join(allowed)}"
+        )
+    if export.read_only and not entry.read_only and entry.update_policy != "ephemeral":
+        raise ForbiddenError(
+            f"volume {entry.name} is exported by session {exporter} to be read only",
+            remedy="have the image say read_only: true of it, or update_policy: ephemeral",
         )

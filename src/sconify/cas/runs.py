@@ -28,11 +28,13 @@ class MountedVolume:
         volume: Which volume.
         update_policy: How the run may use it.
         told: The counter that the run was told when it was attested.
+        read_only: Whether it may change nothing.
     """
 
     volume: VolumeId
     update_policy: str
     told: int
+    read_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,12 @@ class Run:
     def begin(cls, service: str, *, mounts: Sequence[Mount], singleton: bool) -> Run:
         """Return a new run."""
         volumes = {
-            mount.name: MountedVolume(volume=mount.volume, update_policy=mount.update_policy, told=mount.state.counter)
+            mount.name: MountedVolume(
+                volume=mount.volume,
+                update_policy=mount.update_policy,
+                told=mount.state.counter,
+                read_only=mount.read_only,
+            )
             for mount in mounts
         }
         return cls(id=random.token_hex(8), service=service, singleton=singleton, volumes=volumes)
@@ -156,6 +163,8 @@ class Runs:
         mounted = _mounted(run, name)
         if mounted.update_policy != "rollback_protected":
             raise ForbiddenError(f"volume {name} is {mounted.update_policy}: its state is not recorded")
+        if mounted.read_only:
+            raise ForbiddenError(f"volume {name} is read-only for this run: its state is another one's to report")
         if run.singleton:
             self._leases.renew(run.service, run=run.id)
         state = VolumeState(root=bytes.fromhex(request.root), counter=request.counter)

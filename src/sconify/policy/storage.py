@@ -19,11 +19,13 @@ class VolumeExport(Part):
     Attributes:
         to: The sessions.
         update_policy: ``ephemeral``: importers may only use it as ephemeral; else what an importer has by default.
+        read_only: Whether importers may only read it, or use it as ephemeral.
         volume_alias: The only name by which importers may name it; None: its own name.
     """
 
     to: Annotated[tuple[ExportTarget, ...], Field(min_length=1), ONE_OR_MORE]
     update_policy: UpdatePolicy = "rollback_protected"
+    read_only: fields.Boolean = False
     volume_alias: fields.Name | None = None
 
     @model_validator(mode="after")
@@ -77,6 +79,7 @@ class ImageVolume(Part):
         name: The volume.
         path: Where it is mounted.
         update_policy: Whether older states are refused, every state is taken, or changes are lost at the end.
+        read_only: Whether nothing of it may be changed; any number of readers may use it at the same time.
         strict: Whether ``fsync`` waits until the CAS has recorded the new state; else that is a second late at most.
         cas_absence_seconds: How long writes go on while the CAS can't be told of them.
     """
@@ -84,8 +87,15 @@ class ImageVolume(Part):
     name: fields.Name
     path: fields.Directory
     update_policy: UpdatePolicy = "rollback_protected"
+    read_only: fields.Boolean = False
     strict: fields.Boolean = False
     cas_absence_seconds: fields.Count = 3600
+
+    @model_validator(mode="after")
+    def _read_only_or_ephemeral(self) -> Self:
+        if self.read_only and self.update_policy == "ephemeral":
+            raise invalid("read_only and update_policy: ephemeral exclude each other: what can't change is not lost")
+        return self
 
 
 class InjectionFile(Part):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -49,6 +50,14 @@ def bash(pair: MakePair, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 def test_users_are_changed_as_natively(bash: Callable[..., Pair], way: Way) -> None:
     native, encrypted = bash("users", '["/bin/bash", "/app/identities.sh"]').outcomes(way)
     assert native.output.count(SECRET) >= 12
+    assert encrypted == native
+
+
+def test_only_the_program_s_own_processes_are_found(bash: Callable[..., Pair], way: Way) -> None:
+    """A number of the supervisor's threads in a PID file of the last run names no process."""
+    look = "for i in {2..400}; do kill -0 $i 2>/dev/null && [ $i != $$ ] && echo $i; done; kill -0 $$ && echo self"
+    native, encrypted = bash("alive", json.dumps(["/bin/bash", "-c", look])).outcomes(way)
+    assert native.output == "self\n"
     assert encrypted == native
 
 

@@ -3,92 +3,103 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from sconify.policy.template import SessionTemplate
 from tests.containers import Convert, run
+from tests.e2e.volumes.programs import MOUNT, Notes, Recorder
 
 SOURCES = Path(__file__).parent
-MOUNT = "/data"
+
+MakeRecorder = Callable[..., Recorder]
+"""The fixture ``recorder``."""
+
+MakeNotes = Callable[..., Notes]
+"""The fixture ``notes``."""
 
 
-@dataclass
-class Recorder:
-    """The program of ``recorder.c`` in an encrypted image, with its volume in a directory of the host."""
-
-    image: str
-    store: Path
-    said: list[str] = field(default_factory=list)
-
-    def options(self) -> tuple[str, ...]:
-        return (f"--volume={self.store}:{MOUNT}",)
-
-    def crash(self, seconds: float) -> tuple[int, int]:
-        """Run it for some time and kill the container.
-
-        Returns:
-            How many records it found, and the number of the last one that it called durable.
-        """
-        name = f"sconify-test-{uuid.uuid4().hex[:12]}"
-        command = ("docker", "run", "--rm", f"--name={name}", *self.options(), self.image)
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            assert process.stdout is not None
-            first = process.stdout.readline()
-            assert first.startswith("found "), first + process.communicate(timeout=30)[1]
-            time.sleep(seconds)
-            run("docker", "kill", "--signal=KILL", name)
-            rest, log = process.communicate(timeout=30)
-        finally:
-            run("docker", "rm", "--force", name, check=False)
-        self.said = rest.splitlines()
-        for line in self.said:
-            assert line.isdigit(), line + log
-        found = int(first.split()[1])
-        return found, int(self.said[-1]) if self.said else found
-
-    def refusal(self) -> tuple[int, str]:
-        """Run it where it can't start; return exit code and log."""
-        name = f"sconify-test-{uuid.uuid4().hex[:12]}"
-        command = ("docker", "run", "--rm", f"--name={name}", *self.options(), self.image)
-        try:
-            done = run(*command, check=False, timeout=60)
-        finally:
-            run("docker", "rm", "--force", name, check=False)
-        assert done.stdout == ""
-        return done.returncode, done.stderr
-
-
-@pytest.fixture(scope="session")
-def recorder_image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The native image."""
-    directory = tmp_path_factory.mktemp("recorder")
-    run("cc", "-O1", "-static", "-o", f"{directory}/recorder", str(SOURCES / "recorder.c"))
-    command = json.dumps(["/recorder", MOUNT])
-    (directory / "Dockerfile").write_text(f"FROM scratch\nCOPY recorder /recorder\nCMD {command}\n")
-    tag = "sconify-test/recorder:native"
+def native(program: str, directory: Path) -> str:
+    """Build the image of one of the C programs here."""
+    run("cc", "-O1", "-static", "-o", f"{directory}/{program}", str(SOURCES / f"{program}.c"))
+    command = json.dumps([f"/{program}", MOUNT])
+    (directory / "Dockerfile").write_text(f"FROM scratch\nCOPY {program} /{program}\nCMD {command}\n")
+    tag = f"sconify-test/{program}:native"
     run("docker", "build", "--quiet", f"--tag={tag}", str(directory))
     return tag
 
 
-@pytest.fixture
-def recorder(recorder_image: str, convert: Convert, tmp_path: Path) -> Callable[[str], Recorder]:
-    """Convert the native image; the argument is the name of its session."""
+def template(directory: Path, *, mount: str = "", volume: str = "") -> tuple[str, ...]:
+    """Return the converter's options for a session that says more of its volume than ``--volume`` can.
 
-    def make(name: str) -> Recorder:
+    Args:
+        directory: Where the template is put.
+        mount: Keys of the volume's place, in YAML's flow style.
+        volume: Keys of the volume.
+    """
+    if not mount and not volume:
+        return ()
+    text = SessionTemplate.default().text
+    if mount:
+        text = text.replace("{{ view.mounts(4) }}", f"    volumes:\n      - {{name: data, path: {MOUNT}, {mount}}}")
+    if volume:
+        text = text.replace("{{ view.volumes_section() }}", f"volumes:\n  - {{name: data, {volume}}}")
+    file = directory / f"template-{uuid.uuid4().hex[:8]}.yml"
+    file.write_text(text)
+    return (f"--template={file}",)
+
+
+@pytest.fixture(scope="session")
+def recorder_image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The native image of ``recorder.c``."""
+    return native("recorder", tmp_path_factory.mktemp("recorder"))
+
+
+@pytest.fixture(scope="session")
+def notes_image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The native image of ``notes.c``."""
+    return native("notes", tmp_path_factory.mktemp("notes"))
+
+
+@pytest.fixture(scope="module")
+def recorder(recorder_image: str, convert: Convert, tmp_path_factory: pytest.TempPathFactory) -> MakeRecorder:
+    """Convert the native image; the arguments are the name of its session and what it says of the volume's place."""
+
+    def make(name: str, mount: str = "") -> Recorder:
+        directory = tmp_path_factory.mktemp(name)
         image = f"sconify-test/{name}:encrypted"
         convert(
             f"--from={recorder_image}", f"--to={image}", f"--name={name}", "--binary=/recorder", "--overwrite",
-            f"--volume=data:{MOUNT}",
+            f"--volume=data:{MOUNT}", *template(directory, mount=mount),
         )  # fmt: skip
-        store = tmp_path / f"store-{name}"
+        store = directory / "store"
         store.mkdir()
         return Recorder(image, store)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def notes(notes_image: str, convert: Convert, tmp_path_factory: pytest.TempPathFactory) -> MakeNotes:
+    """Convert the native image.
+
+    The arguments are the name of its session, what follows the path in ``--volume``, and what the session says besides
+    of the volume and of its place.
+    """
+
+    def make(name: str, sharing: str = "", *, mount: str = "", volume: str = "") -> Notes:
+        directory = tmp_path_factory.mktemp(name)
+        image = f"sconify-test/{name}:encrypted"
+        convert(
+            f"--from={notes_image}", f"--to={image}", "--namespace=volumes", "--create-namespace", f"--name={name}",
+            "--binary=/notes", "--overwrite", f"--volume=data:{MOUNT}{sharing}",
+            *template(directory, mount=mount, volume=volume),
+        )  # fmt: skip
+        store = directory / "store"
+        store.mkdir()
+        return Notes(image, store)
 
     return make

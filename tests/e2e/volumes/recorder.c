@@ -137,10 +137,10 @@ int main(int argc, char **argv)
     for (; pread(journal, &stored, 8, next * 8) == 8; next++) {
         if (stored != next)
             die("the journal has %lu in place %lu", (unsigned long)stored, (unsigned long)next);
-        /* The last ones are looked at each time, the others now and then. */
+        /* The last ones are looked at each time, the others, once there are many, now and then. */
     }
     for (uint64_t number = 1; number < next; number++)
-        if (number + 300 > next || number % 37 == next % 37)
+        if (next < 2000 || number + 300 > next || number % 37 == next % 37)
             check(number);
     printf("found %lu\n", (unsigned long)(next - 1));
     fflush(stdout);

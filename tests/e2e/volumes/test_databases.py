@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +11,11 @@ import pytest
 from tests.containers import Container, run
 from tests.e2e.corpus import services
 from tests.e2e.corpus.conftest import MakePair, Pair, comes_up, mode, pair
-from tests.e2e.corpus.services import Recipe
+from tests.e2e.volumes.programs import on_volume
 
 __all__ = ["mode", "pair"]
 
 pytestmark = [pytest.mark.docker, pytest.mark.corpus]
-
-
-def on_volume(recipe: Recipe, path: str) -> Recipe:
-    """The recipe with a volume in place of the host's directory."""
-    options = [option for option in recipe.options if not option.startswith("--host-path=")]
-    return dataclasses.replace(recipe, name=f"{recipe.name}-volume", options=(*options, f"--volume=data:{path}"))
 
 
 def client(pair: Pair, *command: str, timeout: float = 120) -> str:

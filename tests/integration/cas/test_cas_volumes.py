@@ -133,3 +133,23 @@ def test_a_volume_is_shared_when_both_sides_say_so(
     assert (run.volumes["w"]["root"], run.volumes["w"]["counter"]) == (ONE, 3)
     assert run.advance("w", TWO, 4).status == 204
     assert Run(cas, f"{name}-a/web").volumes["v"]["root"] == TWO
+
+
+def test_readers_are_told_the_state_and_report_none(cas: RunningCas, client: Client, name: str) -> None:
+    volumes = f"{{name: v, export: {{to: [{name}-b, {name}-c, {name}-d], read_only: true}}}}"
+    client.upload(with_volumes(f"{name}-a", volumes, "{name: v, path: /data}"))
+    owner = Run(cas, f"{name}-a/web")
+    assert "read_only" not in owner.volumes["v"]
+    assert owner.advance("v", ONE, 3).status == 204
+    imported = f"{{name: v, import: {{session: {name}-a, volume: v}}}}"
+    uses = {"b": "read_only: true", "c": "update_policy: ephemeral", "d": "strict: true"}
+    for importer, use in uses.items():
+        client.upload(with_volumes(f"{name}-{importer}", imported, f"{{name: v, path: /v, {use}}}"))
+    reader = Run(cas, f"{name}-b/web")
+    assert (reader.volumes["v"]["read_only"], reader.volumes["v"]["counter"]) == (True, 3)
+    answer = reader.advance("v", TWO, 4)
+    assert (answer.status, "read-only" in answer.message) == (403, True)
+    assert Run(cas, f"{name}-c/web").volumes["v"]["update_policy"] == "ephemeral"
+    refused = cas.enclave(f"{name}-d/web").attest()
+    assert (refused.status, "to be read only" in refused.message) == (403, True)
+    assert owner.advance("v", TWO, 4).status == 204

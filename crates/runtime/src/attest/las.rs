@@ -41,12 +41,12 @@ impl LasError {
 /// Asks the LAS for evidence about this process.
 pub struct Las<'a> {
     address: &'a LasAddress,
-    measurement: [u8; 32],
+    measurement: &'a dyn Fn() -> [u8; 32],
 }
 
 impl<'a> Las<'a> {
-    /// Evidence of the LAS at this address, about a process with this measurement.
-    pub fn new(address: &'a LasAddress, measurement: [u8; 32]) -> Self {
+    /// Evidence of the LAS at this address, about a process with this measurement, which is asked for when it is needed.
+    pub fn new(address: &'a LasAddress, measurement: &'a dyn Fn() -> [u8; 32]) -> Self {
         Self {
             address,
             measurement,
@@ -76,7 +76,7 @@ impl Attester for Las<'_> {
         let request = EvidenceRequest {
             op: "evidence",
             report_data: hex::encode(report_data),
-            measurement: hex::encode(self.measurement),
+            measurement: hex::encode((self.measurement)()),
         };
         let mut line = serde_json::to_vec(&request).map_err(io::Error::from)?;
         line.push(b'\n');
@@ -135,7 +135,7 @@ mod tests {
                 "{\"evidence\":{\"kind\":\"simulated\"}}\n",
             )
         });
-        let evidence = Las::new(&address, [0xab; 32])
+        let evidence = Las::new(&address, &|| [0xab; 32])
             .evidence(&[0xcd; 64])
             .unwrap();
         assert_eq!(evidence.kind().as_deref(), Some("simulated"));
@@ -158,7 +158,9 @@ mod tests {
                 "{\"error\":\"no such platform\"}\n",
             )
         });
-        let error = Las::new(&address, [0; 32]).evidence(&[0; 64]).unwrap_err();
+        let error = Las::new(&address, &|| [0; 32])
+            .evidence(&[0; 64])
+            .unwrap_err();
         std::fs::remove_file(path).unwrap();
         server.join().unwrap();
         assert!(matches!(error, LasError::Refused(reason) if reason == "no such platform"));

@@ -165,16 +165,14 @@ const DURABLE: &[i64] = &[
 pub const SYNCHRONOUS: std::ops::Range<i32> = 960..1024;
 /// All of those numbers, and no other ones, are the first one in these bits.
 const SYNCHRONOUS_BITS: u32 = !63;
-/// `RWF_SYNC` and `RWF_DSYNC` of `pwritev2`.
-const RWF_SYNC_OR_DSYNC: u32 = 6;
 
-/// The calls that write, and in which argument the descriptor is that they write to.
+/// The calls that write at an offset: to files only, so that asking about them costs sockets and pipes nothing.
+const POSITIONED: &[i64] = &[libc::SYS_pwrite64, libc::SYS_pwritev, libc::SYS_pwritev2];
+
+/// The other calls that write, and in which argument the descriptor is that they write to.
 const WRITES: &[(i64, u32)] = &[
     (libc::SYS_write, 0),
     (libc::SYS_writev, 0),
-    (libc::SYS_pwrite64, 0),
-    (libc::SYS_pwritev, 0),
-    (libc::SYS_pwritev2, 0),
     (libc::SYS_sendfile, 0),
     (libc::SYS_splice, 2),
     (libc::SYS_copy_file_range, 2),
@@ -240,7 +238,7 @@ pub fn program(rules: Rules) -> Vec<sock_filter> {
         });
     }
     if volumes {
-        for &number in DURABLE {
+        for &number in DURABLE.iter().chain(POSITIONED) {
             chain.if_number(number, NOTIFY);
         }
         chain.branch(libc::SYS_msync, |chain| {
@@ -253,10 +251,6 @@ pub fn program(rules: Rules) -> Vec<sock_filter> {
                 chain.load(argument(target));
                 chain.if_below(3, NOTIFY);
                 chain.if_synchronous(NOTIFY);
-                if number == libc::SYS_pwritev2 {
-                    chain.load(argument(5));
-                    chain.if_set(RWF_SYNC_OR_DSYNC, NOTIFY);
-                }
                 chain.end(ALLOW);
             });
         }
@@ -324,6 +318,12 @@ pub fn program(rules: Rules) -> Vec<sock_filter> {
     for &number in ABSENT {
         chain.if_number(number, refuse(libc::ENOSYS));
     }
+    // Asks whether a process lives.
+    chain.branch(libc::SYS_kill, |chain| {
+        chain.load(argument(1));
+        chain.unless_equal(0, ALLOW);
+        chain.end(NOTIFY);
+    });
     chain.branch(libc::SYS_prctl, |chain| {
         chain.load(argument(0));
         chain.unless_equal(libc::PR_SET_DUMPABLE as u32, ALLOW);

@@ -162,7 +162,10 @@ fn what_makes_files_durable_is_served_where_there_are_volumes() {
         );
         assert_eq!(answer(libc::SYS_write, written, false), ALLOW);
     }
-    assert_eq!(answer(libc::SYS_pwritev2, [3, 0, 0, 0, 0, 2], true), NOTIFY);
+    for &number in POSITIONED {
+        assert_eq!(answer(number, [3, 0, 0, 0, 0, 0], true), NOTIFY);
+        assert_eq!(answer(number, [3, 0, 0, 0, 0, 0], false), ALLOW);
+    }
     assert_eq!(
         answer(
             libc::SYS_fcntl,
@@ -181,6 +184,13 @@ fn what_makes_files_durable_is_served_where_there_are_volumes() {
     );
     let refused = refuse(libc::ENOSYS);
     assert_eq!(answer(libc::SYS_io_setup, [0; 6], true), refused);
+}
+
+#[test]
+fn only_kill_without_a_signal_is_served() {
+    assert_eq!(call(libc::SYS_kill, [9, 0, 0, 0, 0, 0], true), NOTIFY);
+    let signal = [9, libc::SIGTERM as u64, 0, 0, 0, 0];
+    assert_eq!(call(libc::SYS_kill, signal, true), ALLOW);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Finds the launch manifest, and the embedded file system if there is one, in the runtime's own ELF file, and computes the digests of what stands
-//! around them. No I/O.
+//! Finds the launch manifest, and the embedded file system if there is one, in the runtime's own ELF file, and computes, when they are asked for, the
+//! digests of what stands around them. No I/O.
 
 use std::ops::Range;
 
@@ -41,10 +41,28 @@ pub enum ElfError {
 pub struct Sections<'a> {
     /// The content of the section.
     pub manifest: &'a [u8],
-    /// SHA-256 of all that stands before the section, see docs/protocol.md section 1.
-    pub runtime: [u8; 32],
+    /// All that stands before the section.
+    before: &'a [u8],
     /// The embedded file system.
     pub embedded: Option<EmbeddedSections<'a>>,
+}
+
+impl Sections<'_> {
+    /// SHA-256 of all that stands before the manifest, see docs/protocol.md section 1.
+    pub fn runtime(&self) -> [u8; 32] {
+        let (own, rest) = self.before.split_at(CHANGED_FIELDS[1].end);
+        let mut header = [0; CHANGED_FIELDS[1].end];
+        header.copy_from_slice(own);
+        for field in CHANGED_FIELDS {
+            header[field].fill(0);
+        }
+        let mut context = Context::new(&SHA256);
+        context.update(&header);
+        context.update(rest);
+        let mut digest = [0; 32];
+        digest.copy_from_slice(context.finish().as_ref());
+        digest
+    }
 }
 
 /// An embedded file system, all but its packs.
@@ -86,7 +104,7 @@ pub fn head_length(header: &[u8; 64]) -> u64 {
         .unwrap_or(u64::MAX)
 }
 
-/// Finds the sections of an ELF file, of which `head` is the first part, and digests what stands around them.
+/// Finds the sections of an ELF file, of which `head` is the first part, and what stands around them.
 pub fn read(head: &[u8]) -> Result<Sections<'_>, ElfError> {
     let malformed = |error: object::Error| ElfError::Malformed(error.to_string());
     let broken = |reason: &str| ElfError::Malformed(reason.to_owned());
@@ -145,23 +163,9 @@ pub fn read(head: &[u8]) -> Result<Sections<'_>, ElfError> {
     };
     Ok(Sections {
         manifest: bytes(&manifest).ok_or_else(outside)?,
-        runtime: digest(before),
+        before,
         embedded,
     })
-}
-
-fn digest(before: &[u8]) -> [u8; 32] {
-    let mut header = [0; CHANGED_FIELDS[1].end];
-    header.copy_from_slice(&before[..CHANGED_FIELDS[1].end]);
-    for field in CHANGED_FIELDS {
-        header[field].fill(0);
-    }
-    let mut context = Context::new(&SHA256);
-    context.update(&header);
-    context.update(&before[header.len()..]);
-    let mut digest = [0; 32];
-    digest.copy_from_slice(context.finish().as_ref());
-    digest
 }
 
 #[cfg(test)]
@@ -214,7 +218,7 @@ mod tests {
         before[0x28..0x30].fill(0);
         before[0x3c..0x40].fill(0);
         assert_eq!(
-            section.runtime,
+            section.runtime(),
             ring::digest::digest(&SHA256, &before).as_ref()
         );
     }
@@ -225,8 +229,8 @@ mod tests {
         let mut changed = file.clone();
         changed[65] ^= 1;
         assert_ne!(
-            read(&changed).unwrap().runtime,
-            read(&file).unwrap().runtime
+            read(&changed).unwrap().runtime(),
+            read(&file).unwrap().runtime()
         );
     }
 

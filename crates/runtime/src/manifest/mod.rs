@@ -9,6 +9,7 @@ use ring::digest::{digest, SHA256};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::executor::Dlopen;
+use elf::Sections;
 pub use elf::{head_length, ElfError};
 pub use variables::{InvalidVariable, Variables};
 
@@ -109,37 +110,34 @@ pub struct EmbeddedFiles {
     pub commitment: [u8; 32],
 }
 
-impl Manifest {
-    /// Reads the manifest of an ELF file, with the digests of the runtime and of the embedded file system that the file really has.
+/// What an ELF file says of itself, and what must be digested to know whether it is so: that takes time, in which the CAS can be spoken to.
+pub struct Statement<'a> {
+    sections: Sections<'a>,
+    /// As the manifest has them, but the start-up variables are those of this start.
+    fields: Fields,
+    /// The manifest whose digest of the embedded file system is zeros.
+    undigested: Vec<u8>,
+}
+
+impl<'a> Statement<'a> {
+    /// Reads the manifest of an ELF file.
     ///
     /// `head` are its first [`head_length`] bytes; `environment` gives the value of an environment variable, or None if it is not set.
     pub fn of_elf(
-        head: &[u8],
+        head: &'a [u8],
         environment: impl Fn(&str) -> Option<String>,
-    ) -> Result<(Self, Option<EmbeddedFiles>), ManifestError> {
+    ) -> Result<Self, ManifestError> {
         let sections = elf::read(head)?;
         let mut fields = Fields::parse(sections.manifest)?;
         let undigested = fields.undigested();
-        fields.runtime = counted(&fields.runtime, &sections.runtime);
         fields.variables = fields.variables.overridden(environment)?;
-        let embedded = match (&mut fields.file_system, sections.embedded) {
-            (Some(file_system), Some(embedded)) => {
-                file_system.digest = counted(&file_system.digest, &embedded.digest(&undigested));
-                let digests = embedded.digests.chunks_exact(SHA256.output_len());
-                if !digests.remainder().is_empty() {
+        match (&fields.file_system, &sections.embedded) {
+            (None, None) => {}
+            (Some(_), Some(embedded)) => {
+                if embedded.digests.len() % SHA256.output_len() != 0 {
                     return Err(ElfError::Malformed("the digests have a part of one".into()).into());
                 }
-                Some(EmbeddedFiles {
-                    index: embedded.index.to_vec(),
-                    digests: digests
-                        .map(|digest| digest.try_into().expect("cut to this length"))
-                        .collect(),
-                    packs: embedded.packs,
-                    commitment: digest_of_hex(&file_system.commitment)
-                        .expect("it has been checked"),
-                })
             }
-            (None, None) => None,
             (declared, _) => {
                 return Err(ManifestError::Embedded {
                     what: match declared {
@@ -149,10 +147,46 @@ impl Manifest {
                     mode: fields.mode,
                 })
             }
-        };
-        Ok((Self(fields), embedded))
+        }
+        Ok(Self {
+            sections,
+            fields,
+            undigested,
+        })
     }
 
+    /// SHA-256 of the CAS key's SubjectPublicKeyInfo.
+    pub fn cas_key(&self) -> Result<[u8; 32], ManifestError> {
+        self.fields.cas_key()
+    }
+
+    /// The manifest with the digests of the runtime and of the embedded file system that the file really has.
+    pub fn measured(&self) -> (Manifest, Option<EmbeddedFiles>) {
+        let mut fields = self.fields.clone();
+        fields.runtime = counted(&fields.runtime, &self.sections.runtime());
+        let both = fields
+            .file_system
+            .as_mut()
+            .zip(self.sections.embedded.as_ref());
+        let embedded = both.map(|(file_system, embedded)| {
+            let digest = embedded.digest(&self.undigested);
+            file_system.digest = counted(&file_system.digest, &digest);
+            EmbeddedFiles {
+                index: embedded.index.to_vec(),
+                digests: embedded
+                    .digests
+                    .chunks_exact(SHA256.output_len())
+                    .map(|digest| digest.try_into().expect("cut to this length"))
+                    .collect(),
+                packs: embedded.packs.clone(),
+                commitment: digest_of_hex(&file_system.commitment).expect("it has been checked"),
+            }
+        });
+        (Manifest(fields), embedded)
+    }
+}
+
+impl Manifest {
     /// A manifest of no file.
     #[cfg(test)]
     pub fn sample(program: &str) -> Self {
@@ -172,15 +206,6 @@ impl Manifest {
         let mut measurement = [0; 32];
         measurement.copy_from_slice(digest(&SHA256, &self.0.canonical()).as_ref());
         measurement
-    }
-
-    /// SHA-256 of the CAS key's SubjectPublicKeyInfo.
-    pub fn cas_key(&self) -> Result<[u8; 32], ManifestError> {
-        self.0
-            .cas_key
-            .as_deref()
-            .and_then(digest_of_hex)
-            .ok_or(ManifestError::NoCasKey)
     }
 
     /// Absolute path of the program.
@@ -266,6 +291,13 @@ impl Fields {
         }
         fields.variables.check()?;
         Ok(fields)
+    }
+
+    fn cas_key(&self) -> Result<[u8; 32], ManifestError> {
+        self.cas_key
+            .as_deref()
+            .and_then(digest_of_hex)
+            .ok_or(ManifestError::NoCasKey)
     }
 
     /// The manifest whose digest of the embedded file system is zeros, as that is taken.

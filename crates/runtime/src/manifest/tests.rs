@@ -44,12 +44,13 @@ fn vectors() -> Vec<Vector> {
 fn the_vectors_are_measured_as_python_measures_them() {
     for vector in vectors() {
         let binary = BASE64_STANDARD.decode(&vector.binary).unwrap();
-        let (manifest, _) =
-            Manifest::of_elf(&binary, |name| vector.environment.get(name).cloned()).unwrap();
+        let statement =
+            Statement::of_elf(&binary, |name| vector.environment.get(name).cloned()).unwrap();
+        let (manifest, _) = statement.measured();
         assert_eq!(hex::encode(manifest.measurement()), vector.measurement);
         assert_eq!(manifest.runtime(), vector.runtime);
         assert_eq!(manifest.program(), vector.program);
-        assert_eq!(manifest.cas_key().ok().map(hex::encode), vector.cas_key);
+        assert_eq!(statement.cas_key().ok().map(hex::encode), vector.cas_key);
         assert_eq!(
             elf::read(&binary).unwrap().manifest,
             vector.manifest.as_bytes()
@@ -72,7 +73,8 @@ fn every_changed_byte_before_the_section_table_changes_the_measurement_or_is_ref
     for at in (0..end).filter(|at| !free.iter().any(|range| range.contains(at))) {
         let mut changed = binary.clone();
         changed[at] ^= 1;
-        if let Ok((manifest, _)) = Manifest::of_elf(&changed, |_| None) {
+        if let Ok(statement) = Statement::of_elf(&changed, |_| None) {
+            let (manifest, _) = statement.measured();
             assert_ne!(
                 hex::encode(manifest.measurement()),
                 vector.measurement,
@@ -94,7 +96,8 @@ fn every_changed_byte_before_embedded_packs_changes_the_measurement_or_is_refuse
             let mut changed = binary.clone();
             changed[at] ^= 1;
             let environment = |name: &str| vector.environment.get(name).cloned();
-            if let Ok((manifest, _)) = Manifest::of_elf(&changed, environment) {
+            if let Ok(statement) = Statement::of_elf(&changed, environment) {
+                let (manifest, _) = statement.measured();
                 let measurement = hex::encode(manifest.measurement());
                 assert_ne!(measurement, vector.measurement, "byte {at}");
             }
@@ -112,7 +115,11 @@ fn an_embedded_file_system_is_found() {
         let binary = BASE64_STANDARD.decode(&vector.unwrap().binary).unwrap();
         let header = binary.first_chunk().unwrap();
         assert_eq!(head_length(header), binary.len() as u64);
-        Manifest::of_elf(&binary, |_| None).unwrap().1.unwrap()
+        Statement::of_elf(&binary, |_| None)
+            .unwrap()
+            .measured()
+            .1
+            .unwrap()
     };
     let files = embedded(r#""file_system":{"commitment":"cd"#);
     assert_eq!(files.commitment, [0xcd; 32]);
@@ -133,7 +140,7 @@ fn a_mode_without_what_belongs_to_it_is_refused() {
 #[test]
 fn a_manifest_gives_its_values() {
     let manifest = Manifest(Fields::parse(JSON.as_bytes()).unwrap());
-    assert_eq!(manifest.cas_key().unwrap()[..2], [0x00, 0x11]);
+    assert_eq!(manifest.0.cas_key().unwrap()[..2], [0x00, 0x11]);
     assert_eq!(manifest.program(), "/app");
     assert_eq!(manifest.dlopen(), Dlopen::Closure);
     assert!(!manifest.fork());

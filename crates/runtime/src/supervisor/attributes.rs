@@ -91,7 +91,11 @@ impl Subject {
     fn changed(self, call: &Call) -> Result<Changed, Errno> {
         let (target, spot) = self.target(call)?;
         match target {
-            Target::Node(Node::Writable(inode)) => Ok(Changed::Inode(inode, spot)),
+            Target::Node(Node::Writable(inode))
+                if !call.shield.tree.writable.is_read_only(inode) =>
+            {
+                Ok(Changed::Inode(inode, spot))
+            }
             Target::Node(_) => Err(Errno::ROFS),
             Target::Missing | Target::Undeclared => Err(Errno::NOENT),
             Target::Host => Ok(Changed::Kernel),

@@ -324,7 +324,15 @@ impl<'a> Call<'a> {
             FileType::from_raw_mode(metadata.mode),
             FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo
         );
-        let is_writable = is_special || matches!(node, Node::Writable(_));
+        let tree = &self.shield.tree;
+        let is_writable = match node {
+            // Pipes and sockets are no part of what is stored.
+            _ if is_special => true,
+            Node::Writable(inode) => {
+                metadata.is(FileType::Socket) || !tree.writable.is_read_only(inode)
+            }
+            _ => false,
+        };
         if wanted & want::WRITE != 0 && !is_writable {
             return Err(Errno::ROFS);
         }

@@ -3,15 +3,12 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use rustix::fs::{
-    fcntl_add_seals, fstat, memfd_create, open, openat2, FileType, MemfdFlags, Mode, OFlags,
-    ResolveFlags, SealFlags, CWD,
-};
-use rustix::io::{pread, pwrite, Errno};
+use rustix::fs::{fstat, openat2, FileType, Mode, OFlags, ResolveFlags, CWD};
+use rustix::io::{pread, Errno};
 use sconify_shield::{EntryId, Kind, ShieldError, Storage, CHUNK_SIZE};
 
 use crate::failure::Failure;
@@ -19,13 +16,11 @@ use crate::kernel::mapping;
 use crate::kernel::process::is_sole_holder;
 
 use super::init;
+use super::memory_file::{create, write, MemoryFile};
 use super::packs::Packs;
 use super::program::{self, Interpreter};
 use super::tree::{Name, Node, Tree};
 use super::writable::{self, Content, Inode};
-
-/// Longest name that the kernel takes for a memory file.
-const NAME_LIMIT: usize = 249;
 
 /// What a memory file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,46 +29,6 @@ pub enum Form {
     Data,
     /// To be executed: the loader's path is replaced by that of a descriptor with this number.
     Program(Option<i32>),
-}
-
-/// A sealed, read-only memory file that holds a verified content.
-pub struct MemoryFile {
-    file: OwnedFd,
-    size: u64,
-    inode: u64,
-}
-
-impl MemoryFile {
-    /// Opens it anew: an open file with its own offset.
-    ///
-    /// # Errors
-    /// `EMFILE` and the like.
-    pub fn reopen(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
-        open(
-            format!("/proc/self/fd/{}", self.file.as_raw_fd()),
-            flags | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-    }
-
-    /// Up to `length` bytes from `offset` on; fewer only at the end.
-    fn bytes(&self, offset: u64, length: usize) -> Vec<u8> {
-        let mut bytes = vec![0; length];
-        let mut done = 0;
-        while done < length {
-            match pread(&self.file, &mut bytes[done..], offset + done as u64) {
-                Ok(0) | Err(_) => break,
-                Ok(count) => done += count,
-            }
-        }
-        bytes.truncate(done);
-        bytes
-    }
-
-    /// The descriptor that is kept.
-    pub fn descriptor(&self) -> &OwnedFd {
-        &self.file
-    }
 }
 
 type Slot = Arc<Mutex<Option<Arc<MemoryFile>>>>;
@@ -235,7 +190,7 @@ impl Contents {
         let old = old.and_then(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(old) = old {
             self.used.fetch_sub(self.cost(&old), Ordering::Relaxed);
-            if is_sole_holder(old.file.as_fd()) {
+            if is_sole_holder(old.descriptor().as_fd()) {
                 let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
                 nodes.remove(&old.inode);
             }
@@ -255,17 +210,12 @@ impl Contents {
                 program::redirect_interpreter(content, loader)
             })??;
         }
-        let status = fstat(&draft)?;
-        let file = seal(&draft)?;
+        let file = MemoryFile::seal(&draft, metadata.size)?;
         self.nodes
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(status.st_ino, (node, form));
-        Ok(MemoryFile {
-            file,
-            size: metadata.size,
-            inode: status.st_ino,
-        })
+            .insert(file.inode, (node, form));
+        Ok(file)
     }
 
     /// Fills a new file with the content of a node. It is written, not mapped: that spares clearing the pages, and their faults.
@@ -373,7 +323,7 @@ impl Contents {
                 return Arc::strong_count(slot) > 1;
             };
             let is_wanted = Arc::strong_count(slot) > 1 || Arc::strong_count(file) > 1;
-            if is_wanted || !is_sole_holder(file.file.as_fd()) {
+            if is_wanted || !is_sole_holder(file.descriptor().as_fd()) {
                 return true;
             }
             self.nodes
@@ -451,48 +401,6 @@ fn end_tampered(path: &[u8], error: &ContentError) -> ! {
     let failure = Failure::of_integrity(&Name(path), error);
     failure.report();
     init::end(failure.code().into());
-}
-
-fn create(path: &[u8]) -> Result<OwnedFd, Errno> {
-    let name = &path[..path.len().min(NAME_LIMIT)];
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    match memfd_create(name, flags | MemfdFlags::EXEC) {
-        // Kernels before 6.3 know no such flag; there all memory files are executable.
-        Err(Errno::INVAL) => memfd_create(name, flags),
-        result => result,
-    }
-}
-
-/// A memory file with [`program::blank`].
-///
-/// # Errors
-/// What making a memory file gives.
-pub fn blank_program() -> Result<OwnedFd, Errno> {
-    let draft = create(b"blank")?;
-    write(&draft, 0, &program::blank())?;
-    seal(&draft)
-}
-
-/// Seals a memory file; only the read-only descriptor stays: a file that is open for writing can't be executed.
-fn seal(draft: &OwnedFd) -> Result<OwnedFd, Errno> {
-    fcntl_add_seals(
-        draft,
-        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
-    open(
-        format!("/proc/self/fd/{}", draft.as_raw_fd()),
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-}
-
-fn write(file: &OwnedFd, mut offset: u64, mut bytes: &[u8]) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        let count = pwrite(file, bytes, offset)?;
-        bytes = &bytes[count..];
-        offset += count as u64;
-    }
-    Ok(())
 }
 
 /// Opens a regular file on the disk, no component of whose path is a symbolic link.

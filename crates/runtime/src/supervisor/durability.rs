@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::thread;
 
+use rustix::fs::OFlags;
 use sconify_shield::{Index, RegionKind};
 
 use crate::failure::Code;
@@ -152,8 +153,13 @@ pub fn sync_mappings(call: &Call) -> Reply {
 pub fn map(call: &Call) -> Reply {
     let (protection, flags) = (call.int(2), call.int(3));
     if flags & libc::MAP_SHARED != 0 {
-        if let Some((volume, inode)) = of_descriptor(call, call.int(4)) {
-            volume.note_mapping(inode.number);
+        let descriptor = call.int(4);
+        if let Some((volume, inode)) = of_descriptor(call, descriptor) {
+            // Through a file that is open for reading only, nothing can be written, not even after `mprotect`.
+            let flags = call.task.descriptor_position(descriptor)?.flags;
+            if flags & OFlags::ACCMODE != OFlags::RDONLY {
+                volume.note_mapping(inode.number);
+            }
         }
     }
     if protection & libc::PROT_EXEC != 0 {

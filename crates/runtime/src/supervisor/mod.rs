@@ -18,6 +18,7 @@ mod execute;
 pub mod health;
 mod init;
 mod look;
+mod memory_file;
 mod names;
 mod objects;
 mod open;
@@ -30,6 +31,7 @@ mod record;
 mod redirect;
 mod rights;
 mod serve;
+mod signals;
 mod sockets;
 mod synchronous;
 mod task;
@@ -222,7 +224,7 @@ impl Executor for Supervisor {
         process::random(&mut cookie)
             .map_err(|error| unsupported(format!("no random numbers: {error}")))?;
         let cookie = u64::from_le_bytes(cookie);
-        let blank = contents::blank_program()
+        let blank = memory_file::blank_program()
             .map_err(|error| unsupported(format!("no memory files: {error}")))?;
         let objects = Objects::new(launch.dlopen);
         let surroundings = Surroundings {

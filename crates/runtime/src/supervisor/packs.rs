@@ -26,6 +26,8 @@ pub struct Packs {
     embedded: Option<EmbeddedPacks>,
     /// Pack, number and plaintext; the latest used last.
     recent: Mutex<VecDeque<(u32, u32, Chunk)>>,
+    /// How many threads a big file is worth.
+    threads: usize,
 }
 
 impl Packs {
@@ -35,6 +37,8 @@ impl Packs {
             readers: index.packs().iter().map(|_| OnceLock::new()).collect(),
             embedded,
             recent: Mutex::default(),
+            // Asked for once: it reads some files of /proc and /sys.
+            threads: available_parallelism().map_or(1, NonZero::get),
         }
     }
 
@@ -55,8 +59,7 @@ impl Packs {
             } => {
                 let reader = self.reader(index, pack)?;
                 if size > SMALL {
-                    let threads = available_parallelism().map_or(1, NonZero::get);
-                    return Ok(reader.copy_file(entry, threads, sink)?);
+                    return Ok(reader.copy_file(entry, self.threads, sink)?);
                 }
                 self.pieces(reader, (pack, offset), size, |done, piece| {
                     sink(done, piece).map_err(|_| Errno::IO.into())
@@ -65,7 +68,10 @@ impl Packs {
             Kind::File {
                 storage: Storage::Plain { .. },
                 ..
-            } => Ok(copy_plain(entry, &open_regular(entry.path())?, sink)?),
+            } => {
+                let file = open_regular(entry.path())?;
+                Ok(copy_plain(entry, &file, self.threads, sink)?)
+            }
             _ => Err(ContentError::Kernel(Errno::ACCESS)),
         }
     }

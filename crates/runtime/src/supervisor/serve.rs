@@ -18,7 +18,8 @@ use super::execute::{self, Arguments, Plan};
 use super::init::end;
 use super::record::Layout;
 use super::{
-    directories, durability, look, names, open, redirect, sockets, synchronous, watches, Shield,
+    directories, durability, look, names, open, redirect, signals, sockets, synchronous, watches,
+    Shield,
 };
 
 /// Workers at the start: one may decrypt a big file while another one serves.
@@ -261,6 +262,7 @@ fn dispatch(call: &Call) -> Reply {
             )
         }
 
+        libc::SYS_kill => signals::probe(call),
         // Who may not be looked into can't be served: programs are told that they are not, and are.
         libc::SYS_prctl => Ok(Answer::Value(0)),
         number if filter::IDENTITY.contains(&number) => redirect::change_identity(call),

@@ -1,7 +1,10 @@
-//! Writes that return when they are durable: `O_SYNC`, `O_DSYNC`, and the flags of `pwritev2` that mean the same.
+//! Writes that the supervisor makes in the caller's place.
 //!
-//! A write to a memory file is not seen, so such an open file gets one of the highest numbers below 1024, for which the filter asks us, as it does for the
-//! standard streams, which shells redirect. The supervisor writes in the caller's place and stores the file before it answers.
+//! Those that return when they are durable: `O_SYNC`, `O_DSYNC`, and the flags of `pwritev2` that mean the same. A write to a memory file is not seen, so such
+//! an open file gets one of the highest numbers below 1024, for which the filter asks us, as it does for the standard streams, which shells redirect. The file
+//! is stored before the call is answered.
+//!
+//! And those at an offset within a file, as databases make them: what was written is noted, so that the next `fsync` need not look for it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,6 +16,7 @@ use crate::kernel::filter::SYNCHRONOUS;
 use super::call::{Answer, Call, Reply};
 use super::durability::of_descriptor;
 use super::redirect;
+use super::writable::{Inode, VolumeSystem};
 use super::Shield;
 
 /// Bytes that are taken from the caller at once.
@@ -66,10 +70,23 @@ pub fn write(call: &Call, write: Write) -> Reply {
     };
     let flags = write.flags.map_or(0, |index| call.int(index));
     let position = call.task.descriptor_position(descriptor)?;
-    let is_asked = flags & (RWF_DSYNC | RWF_SYNC) != 0;
+    let is_durable = flags & (RWF_DSYNC | RWF_SYNC) != 0 || is_synchronous(position.flags);
     // Opened for reading only: the kernel refuses it.
     let writes = position.flags & OFlags::ACCMODE != OFlags::RDONLY;
-    if !writes || !(is_asked || is_synchronous(position.flags)) {
+    if !writes || !(is_durable || write.offset.is_some()) {
+        return Ok(Answer::Pass);
+    }
+    let appends = position.flags.contains(OFlags::APPEND) || flags & RWF_APPEND != 0;
+    let is_plain = !appends && flags & !(RWF_DSYNC | RWF_SYNC) == 0;
+    if let (Some(index), true) = (write.offset, is_plain) {
+        if let Some(count) = write_within(call, volume, inode, index, write.is_vectored)? {
+            if is_durable {
+                volume.sync(inode.number)?;
+            }
+            return Ok(Answer::Value(count));
+        }
+    }
+    if !is_durable {
         return Ok(Answer::Pass);
     }
     let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,7 +98,7 @@ pub fn write(call: &Call, write: Write) -> Reply {
         Some(offset) => u64::try_from(offset).map_err(|_| Errno::INVAL)?,
         None => call.task.descriptor_position(descriptor)?.offset,
     };
-    if position.flags.contains(OFlags::APPEND) || flags & RWF_APPEND != 0 {
+    if appends {
         at = fstat(&*content)?.st_size as u64;
     }
     let mut total = 0;
@@ -108,6 +125,43 @@ pub fn write(call: &Call, write: Write) -> Reply {
     let reply = redirect::seek(call, descriptor, at, total);
     drop(one);
     reply
+}
+
+/// Makes a write that lies within the file, so that it is known what was written. None if it does not: that is the kernel's, as are all errors.
+fn write_within(
+    call: &Call,
+    volume: &VolumeSystem,
+    inode: Inode,
+    offset: usize,
+    is_vectored: bool,
+) -> Result<Option<i64>, Errno> {
+    let Ok(vectors) = vectors(call, is_vectored) else {
+        return Ok(None);
+    };
+    let length = vectors
+        .iter()
+        .try_fold(0_usize, |sum, (_, length)| sum.checked_add(*length));
+    let (Some(length), Ok(at)) = (length, u64::try_from(call.address(offset) as i64)) else {
+        return Ok(None);
+    };
+    let memories = &call.shield.memories;
+    let written = volume.write(inode.number, at, length, |window| {
+        let mut done = 0;
+        for (address, length) in vectors {
+            let end = done + length;
+            while done < end {
+                let from = address + (length - (end - done)) as u64;
+                match memories.copy(call.task, from, window, at as usize + done, end - done) {
+                    Ok(count) => done += count,
+                    // As the kernel does: what was written so far counts.
+                    Err(_) => return Ok(done),
+                }
+            }
+        }
+        Ok(done)
+    });
+    // A file that can't be mapped is written by the kernel.
+    Ok(written.unwrap_or(None).map(|count| count as i64))
 }
 
 fn is_synchronous(flags: OFlags) -> bool {
@@ -162,7 +216,7 @@ fn synchronous_of(call: &Call, descriptor: i32) -> bool {
 }
 
 /// Whether files of a volume that are opened with these flags go through here.
-pub fn concerns(shield: &Shield, inode: super::writable::Inode, flags: OFlags) -> bool {
+pub fn concerns(shield: &Shield, inode: Inode, flags: OFlags) -> bool {
     let writes = flags & OFlags::ACCMODE != OFlags::RDONLY;
     writes && is_synchronous(flags) && shield.tree.writable.volume(inode).is_some()
 }

@@ -11,6 +11,7 @@ use rustix::fs::{openat, readlinkat, stat, Mode, OFlags, Stat, CWD};
 use rustix::io::Errno;
 use rustix::process::{prlimit, Pid, Resource, Rlimit};
 
+use crate::kernel::mapping::Window;
 use crate::kernel::thread::with_file_system_identity;
 
 /// How long an open `/proc/TID/mem` is used. It stays bound to the memory that the thread had when it was opened; a new thread can't get
@@ -357,6 +358,23 @@ impl Memories {
             Ok(0) | Err(_) => Err(Errno::FAULT),
             Ok(count) => Ok(count),
         }
+    }
+
+    /// Copies up to `length` bytes, at least one, to an offset of a file that is mapped; returns how many.
+    ///
+    /// # Errors
+    /// As [`Memories::read`]; `EFAULT` too if the file ends before the offset.
+    pub fn copy(
+        &self,
+        task: Task,
+        address: u64,
+        window: &Window,
+        offset: usize,
+        length: usize,
+    ) -> Result<usize, Errno> {
+        self.with(task, |memory| {
+            Ok(window.copy_from(memory, address, offset, length)?)
+        })
     }
 
     /// Reads exactly the bytes asked for.

@@ -9,7 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use sconify_volume::{Accept, Accepted, Access, Expected, Options, State, Volume, VolumeError};
+use sconify_volume::{
+    Accept, Accepted, Access, Expected, Options, Stale, State, Volume, VolumeError,
+};
 
 use crate::failure::{Code, Failure};
 pub use mount::{Mount, MountFields, Recorded, UpdatePolicy};
@@ -23,8 +25,10 @@ pub struct OpenVolume {
     pub path: Vec<u8>,
     /// It.
     pub volume: Arc<Volume>,
-    /// Whether nothing was ever stored in it.
+    /// Whether nothing was ever stored in it, and something may be.
     pub is_new: bool,
+    /// Whether nothing of it may be changed.
+    pub is_read_only: bool,
     /// Who is told of its commits; nobody, if older states of it are accepted anyway or its changes are lost at the end.
     pub reports: Option<Arc<Reports>>,
 }
@@ -80,7 +84,7 @@ impl Mount {
             Accepted::Same => {}
         }
         let reports = match self.policy {
-            UpdatePolicy::RollbackProtected => {
+            UpdatePolicy::RollbackProtected if !self.read_only => {
                 let state = volume.state();
                 let is_recorded = self.recorded.counter == state.counter
                     && self.recorded.root == Some(state.root);
@@ -97,13 +101,14 @@ impl Mount {
                 }
                 Some(Arc::new(Reports::new(&self, Arc::clone(ledger), state)))
             }
-            UpdatePolicy::NoRollbackProtection | UpdatePolicy::Ephemeral => None,
+            _ => None,
         };
         Ok(OpenVolume {
             name: self.name,
             path: self.path,
             volume: Arc::new(volume),
-            is_new,
+            is_new: is_new && !self.read_only,
+            is_read_only: self.read_only,
             reports,
         })
     }
@@ -112,7 +117,7 @@ impl Mount {
         let directory = Path::new(std::ffi::OsStr::from_bytes(&self.path));
         let is_there = Volume::is_in(directory);
         let was_written = self.recorded.counter > 0 || self.recorded.root.is_some();
-        if !is_there && !was_written {
+        if !is_there && !was_written && !self.read_only {
             let created = Volume::create(directory, &self.key, &Options::default());
             match (created, self.policy) {
                 // What a creation left that was interrupted is found below.
@@ -131,14 +136,16 @@ impl Mount {
                     root,
                 },
                 volume: None,
+                // Who reports nothing can't settle which successor it is.
                 accept: match policy {
-                    UpdatePolicy::Ephemeral => Accept::Exact,
-                    _ => Accept::Successors,
+                    UpdatePolicy::RollbackProtected if !self.read_only => Accept::Successors,
+                    _ => Accept::Exact,
                 },
             },
         };
         let options = Options {
             access: match self.policy {
+                _ if self.read_only => Access::ReadOnly,
                 UpdatePolicy::Ephemeral => Access::Ephemeral,
                 _ => Access::ReadWrite,
             },
@@ -162,6 +169,10 @@ impl From<MountError> for Failure {
             ),
             MountError::Unrecorded { .. } => failure(Code::Cas, "start the CAS, and start again"),
             MountError::Store { source, .. } => match source {
+                VolumeError::Stale { stale: Stale::Newer { .. }, .. } => failure(
+                    Code::Integrity,
+                    "let the service that writes it start once: it has the state recorded that it left when it was killed",
+                ),
                 VolumeError::Stale { .. } => failure(
                     Code::Integrity,
                     "put the newest state of the volume back; to accept an older one for ever, its owner names its root as fspf_tag in the session, \

@@ -37,6 +37,8 @@ pub struct Mount {
     pub key: FileSystemKey,
     /// How it is used.
     pub policy: UpdatePolicy,
+    /// Whether nothing of it may be changed; any number of readers may use it at the same time.
+    pub read_only: bool,
     /// The newest state that is known.
     pub recorded: Recorded,
     /// Whether `fsync` waits until the CAS has recorded the state.
@@ -53,6 +55,8 @@ pub struct MountFields {
     path: String,
     key: Zeroizing<String>,
     update_policy: UpdatePolicy,
+    #[serde(default)]
+    read_only: bool,
     root: Option<String>,
     counter: u64,
     strict: bool,
@@ -79,6 +83,12 @@ impl MountFields {
         if self.name.is_empty() || self.name.contains(['/', '\0']) {
             return Err(("name", "non-empty, without / and NUL"));
         }
+        if self.read_only && self.update_policy == UpdatePolicy::Ephemeral {
+            return Err((
+                "read_only",
+                "false where the update policy is ephemeral, which is about changes",
+            ));
+        }
         let root = self.root.as_deref().map(|root| {
             let mut bytes = [0; 32];
             hex::decode_to_slice(root, &mut bytes).map(|()| bytes)
@@ -97,9 +107,14 @@ impl MountFields {
             path: self.path.clone().into(),
             key: FileSystemKey::from_hex(&self.key).map_err(|_| ("key", "64 hex digits"))?,
             policy: self.update_policy,
+            read_only: self.read_only,
             recorded,
             strict: self.strict,
             patience: Duration::from_secs(self.cas_absence_seconds),
         })
     }
 }
+
+#[cfg(test)]
+#[path = "mount_tests.rs"]
+mod tests;

@@ -101,14 +101,20 @@ impl Reports {
         }
     }
 
-    /// Notes what was committed; waits until it is recorded if the policy wants so.
-    pub fn committed(&self, state: State) {
+    /// Notes what was committed; it is recorded once [`Reports::run`] runs.
+    pub fn note(&self, state: State) {
         let mut progress = self.progress();
         if state.counter > progress.committed.counter {
             progress.committed = state;
             progress.behind_since.get_or_insert_with(Instant::now);
             self.changed.notify_all();
         }
+    }
+
+    /// Notes what was committed; waits until it is recorded if the policy wants so.
+    pub fn committed(&self, state: State) {
+        self.note(state);
+        let mut progress = self.progress();
         while self.is_strict && progress.confirmed.counter < state.counter {
             progress = self
                 .changed
@@ -198,3 +204,7 @@ impl Reports {
         true
     }
 }
+
+#[cfg(test)]
+#[path = "reports_tests.rs"]
+mod tests;

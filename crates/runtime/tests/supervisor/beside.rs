@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::world::{launcher, Plan, Run, World};
+use super::run::Run;
+use super::world::{launcher, Plan, World};
 
 /// A program that waits for a line, and then tells what the file `scratch/made` holds.
 fn waiting(world: &World, options: &[&str]) -> Child {

@@ -4,7 +4,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
-use super::world::{flip, Plan, Run, World, EMBEDDED_AT};
+use super::run::Run;
+use super::world::{flip, Plan, World, EMBEDDED_AT};
 use super::writable::{assert_same, native_calls, random_calls, said};
 
 /// An embedded world with some files.

@@ -4,6 +4,7 @@ mod beside;
 mod embedded;
 mod files;
 mod programs;
+mod run;
 mod templates;
 mod volume;
 mod world;

@@ -4,8 +4,9 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use super::run::Run;
 use super::world;
-use super::world::{flip, make_executable, Plan, Run, World};
+use super::world::{flip, make_executable, Plan, World};
 
 #[test]
 fn what_the_program_is_made_of_is_verified_before_it_starts() {

@@ -1,6 +1,7 @@
 //! Protected files with placeholders.
 
-use super::world::{Plan, Run, World};
+use super::run::Run;
+use super::world::{Plan, World};
 
 fn world() -> World {
     let mut plan = Plan::new();

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::world::{Plan, Run, World};
+use super::run::Run;
+use super::world::{Plan, World};
 use super::writable::{assert_same, mentions, native_calls, random_calls, said};
 
 /// A world with a volume at `vault`.

@@ -1,17 +1,19 @@
 //! A small protected file system made of files of this machine, and the launcher that runs programs in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::OnceLock;
 
 use sconify_shield::build::{Builder, Content, Metadata};
 use sconify_shield::{FileSystemKey, RegionKind, RootTag};
+
+use super::run::Run;
 
 const KEY: [u8; 32] = [7; 32];
 /// Where the packs begin in the file of an embedded world.
@@ -362,7 +364,7 @@ impl World {
             .arg(&program)
             .args(&words[1..]);
         command.env("SCONE_LOG", "WARNING");
-        Run(command.output().unwrap())
+        Run::new(command.output().unwrap())
     }
 
     /// Runs the probe.
@@ -374,50 +376,6 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.root);
-    }
-}
-
-/// How a program ended, and what it said.
-pub struct Run(Output);
-
-impl Run {
-    /// Of a program that was run otherwise.
-    pub fn new(output: Output) -> Self {
-        Self(output)
-    }
-
-    /// Standard output of a program that exited with 0.
-    #[track_caller]
-    pub fn stdout(&self) -> String {
-        assert_eq!(self.code(), 0, "{}{}", self.said(), self.log());
-        self.said()
-    }
-
-    /// Standard output.
-    pub fn said(&self) -> String {
-        String::from_utf8(self.0.stdout.clone()).unwrap()
-    }
-
-    /// Standard error: the program's, and the runtime's log.
-    pub fn log(&self) -> String {
-        String::from_utf8_lossy(&self.0.stderr).into_owned()
-    }
-
-    /// The exit code.
-    #[track_caller]
-    pub fn code(&self) -> i32 {
-        self.0.status.code().unwrap()
-    }
-
-    /// Lines of two words as a table.
-    #[track_caller]
-    pub fn table(&self) -> BTreeMap<String, String> {
-        let output = self.stdout();
-        output
-            .lines()
-            .filter_map(|line| line.rsplit_once(' '))
-            .map(|(key, value)| (key.into(), value.into()))
-            .collect()
     }
 }
 

@@ -8,8 +8,9 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use super::run::Run;
 use super::world;
-use super::world::{compile, Plan, Run, World};
+use super::world::{compile, Plan, World};
 
 /// What the program of all calls says in a directory, without the directory's path.
 pub fn said(run: &Run, top: &Path) -> Vec<String> {

@@ -132,7 +132,10 @@ impl Index {
     /// The entry of this name in a directory.
     pub fn child(&self, directory: EntryId, name: &[u8]) -> Option<EntryId> {
         let children = self.child_ids(directory);
-        let name_of = |child: &EntryId| path::name(self.path_of(&self.records[child.0 as usize]));
+        // Behind the directory's path and a slash; the root is the slash.
+        let length = self.path_of(&self.records[directory.0 as usize]).len();
+        let start = if length == 1 { 1 } else { length + 1 };
+        let name_of = |child: &EntryId| &self.path_of(&self.records[child.0 as usize])[start..];
         children
             .binary_search_by(|child| name_of(child).cmp(name))
             .ok()
@@ -146,13 +149,16 @@ impl Index {
 
     /// The region of a normal path: that of the longest prefix by whole components. `None`: undeclared.
     pub fn region_of(&self, path: &[u8]) -> Option<&Region> {
-        path::ancestors(path).find_map(|ancestor| {
-            let found = self
-                .regions
-                .binary_search_by(|region| region.prefix().cmp(ancestor))
-                .ok()?;
-            Some(&self.regions[found])
-        })
+        path::ancestors(path).find_map(|ancestor| self.region_at(ancestor))
+    }
+
+    /// The region whose prefix is this path.
+    pub(crate) fn region_at(&self, path: &[u8]) -> Option<&Region> {
+        let found = self
+            .regions
+            .binary_search_by(|region| region.prefix().cmp(path))
+            .ok()?;
+        Some(&self.regions[found])
     }
 
     /// Whether a path of the native image was left out, itself or with a directory above it. For messages only.

@@ -1,10 +1,10 @@
 //! Contents that the program may have open: memory files of whole contents, and what of them is in the volume.
 //!
 //! The kernel does not tell which part of a memory file was written. So a write-back reads what may have changed and compares it chunk by chunk with
-//! the fingerprints of what the volume has. A file whose time of change is the same as at the last look, and that is nowhere mapped to be
-//! written, is not read.
+//! the fingerprints of what the volume has. Of a file whose time of change is the same as at the last look, and that is nowhere mapped to be
+//! written, only those chunks are read that the supervisor has written in the program's place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -17,11 +17,12 @@ use zeroize::Zeroizing;
 
 use super::super::state::{create, now, set_times};
 use super::fingerprint::{Fingerprints, Print};
+use super::noted::Noted;
 use crate::kernel::process::is_sole_holder;
 
 const CHUNK: u64 = CHUNK_SIZE as u64;
 /// Bytes that are read from a memory file at once.
-const STRIDE: usize = 16 * CHUNK_SIZE;
+const STRIDE: usize = 64 * CHUNK_SIZE;
 /// Chunks that are given to the volume at once.
 const BATCH: usize = 64;
 /// Before Linux 6.13 the times of files tick this slowly; what was changed within a tick looks unchanged.
@@ -36,6 +37,7 @@ pub struct HeldFile {
     /// The memory file and its inode number, once the content was read.
     memory: OnceLock<(Arc<OwnedFd>, u64)>,
     written: Mutex<Written>,
+    noted: Noted,
     /// Whether it was ever mapped so that it may be written unnoticed.
     is_mapped: AtomicBool,
     used: Mutex<Instant>,
@@ -86,6 +88,7 @@ impl HeldFile {
             handle,
             memory: OnceLock::new(),
             written: Mutex::default(),
+            noted: Noted::default(),
             is_mapped: AtomicBool::new(false),
             used: Mutex::new(Instant::now()),
         }
@@ -103,6 +106,11 @@ impl HeldFile {
     /// The inode number of the memory file.
     pub fn memory_inode(&self) -> Option<u64> {
         self.memory.get().map(|(_, inode)| *inode)
+    }
+
+    /// What the supervisor writes in the program's place.
+    pub fn noted(&self) -> &Noted {
+        &self.noted
     }
 
     /// Notes that the program may write through a mapping from now on.
@@ -147,7 +155,8 @@ impl HeldFile {
             return true;
         };
         let status = fstat(&**memory).map(|status| Stamp::of(&status));
-        !self.is_mapped() && status.is_ok_and(|stamp| written.clean == Some(stamp))
+        let is_clean = status.is_ok_and(|stamp| written.clean == Some(stamp));
+        is_clean && !self.is_mapped() && self.noted.is_empty()
     }
 
     /// Whether it is time for a look in the background.
@@ -183,7 +192,7 @@ impl HeldFile {
         let memory = create(name)?;
         ftruncate(&memory, attributes.size)?;
         let mut known = HashMap::new();
-        let mut buffer = Zeroizing::new(vec![0; STRIDE]);
+        let mut buffer = buffer(attributes.size);
         let mut offset = 0;
         while let Some(data) = data_from(volume, number, offset)? {
             let start = data / CHUNK * CHUNK;
@@ -203,7 +212,7 @@ impl HeldFile {
                     known.insert(index, (print, 0));
                 }
             }
-            offset = start + STRIDE as u64;
+            offset = start + buffer.len() as u64;
         }
         let time = |time: Time| Some((time.seconds, time.nanoseconds));
         set_times(&memory, time(attributes.atime), time(attributes.mtime))?;
@@ -230,11 +239,14 @@ impl HeldFile {
         };
         let began = Instant::now();
         // Before anything is read: what changes from here on shows at the next look.
+        let noted = self.noted.take();
         let (status, looked) = (fstat(&**memory)?, now());
         let stamp = Stamp::of(&status);
-        if !self.is_mapped() && written.clean == Some(stamp) {
+        let is_known = !self.is_mapped() && written.clean == Some(stamp);
+        if is_known && noted.is_empty() {
             return Ok(());
         }
+        // If this look fails, the next one is at everything.
         written.clean = None;
         let number = self.handle.inode();
         written.look = written.look.wrapping_add(1);
@@ -247,28 +259,41 @@ impl HeldFile {
             seen: 0,
             is_changed: false,
         };
-        look.read(memory, &mut written)?;
-        look.finish(&mut written)?;
-        if look.is_changed || written.settled != Some(stamp) {
-            let time = |(seconds, nanoseconds): (i64, i64)| Time {
+        if is_known {
+            look.read_only(memory, &mut written, &noted)?;
+        } else {
+            look.read(memory, &mut written)?;
+            look.finish(&mut written)?;
+        }
+        if look.is_changed || !noted.is_empty() || written.settled != Some(stamp) {
+            let time = |(seconds, nanoseconds)| Time {
                 seconds,
-                nanoseconds: nanoseconds as u32,
+                nanoseconds,
             };
+            let (modified, changed) = self.noted.times(&status);
             let times = Times {
-                atime: time((status.st_atime, status.st_atime_nsec as i64)),
-                mtime: time(stamp.modified),
-                ctime: time(stamp.changed),
+                atime: time((status.st_atime, status.st_atime_nsec as u32)),
+                mtime: time(modified),
+                ctime: time(changed),
             };
             volume.settle(number, stamp.size, &times)?;
             written.settled = Some(stamp);
         }
-        written.prints.retain(|index, _| index * CHUNK < stamp.size);
+        if !is_known {
+            written.prints.retain(|index, _| index * CHUNK < stamp.size);
+        }
         if !self.is_mapped() && stamp.is_older_than(looked) {
             written.clean = Some(stamp);
         }
         written.due = Some(began + began.elapsed() * LEISURE);
         Ok(())
     }
+}
+
+/// Room for as much as is read at once of a file of this size.
+fn buffer(size: u64) -> Zeroizing<Vec<u8>> {
+    let whole = size.div_ceil(CHUNK).saturating_mul(CHUNK);
+    Zeroizing::new(vec![0; whole.min(STRIDE as u64) as usize])
 }
 
 /// The first offset from `offset` on that may hold data.
@@ -294,7 +319,7 @@ struct Look<'a> {
 
 impl Look<'_> {
     fn read(&mut self, memory: &OwnedFd, written: &mut Written) -> Result<(), VolumeError> {
-        let mut buffer = Zeroizing::new(vec![0; STRIDE]);
+        let mut buffer = buffer(self.size);
         let mut next = 0;
         while next < self.size {
             let data = match seek(memory, SeekFrom::Data(next)) {
@@ -316,6 +341,28 @@ impl Look<'_> {
             next = at.max(end);
         }
         Ok(())
+    }
+
+    /// Reads some chunks, when all others are as they were at the last look.
+    fn read_only(
+        &mut self,
+        memory: &OwnedFd,
+        written: &mut Written,
+        indexes: &BTreeSet<u64>,
+    ) -> Result<(), VolumeError> {
+        let mut chunk = Zeroizing::new(vec![0; CHUNK_SIZE]);
+        for &index in indexes {
+            if index * CHUNK >= self.size {
+                break;
+            }
+            self.fill(memory, index * CHUNK, &mut chunk)?;
+            if !self.prints.is_zeros(self.prints.of(&chunk)) {
+                self.compare(written, index, &chunk)?;
+            } else if written.prints.contains_key(&index) {
+                self.put(written, index, chunk.to_vec(), None)?;
+            }
+        }
+        self.flush(written)
     }
 
     /// Reads what there is up to the end of the file as it was at first; zeros beyond.
@@ -418,3 +465,7 @@ impl Look<'_> {
         self.flush(written)
     }
 }
+
+#[cfg(test)]
+#[path = "held_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@
 mod fingerprint;
 mod held;
 mod names;
+mod noted;
 mod operations;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use sconify_volume::{Attributes, Changes, FileKind, OpenFile, Volume, VolumeErro
 
 use super::Inode;
 use crate::failure::{Code, Failure};
+use crate::kernel::mapping::Window;
 use crate::supervisor::init;
 use crate::volumes::{OpenVolume, Reports};
 use fingerprint::Fingerprints;
@@ -41,6 +43,7 @@ pub struct VolumeSystem {
     number: u16,
     volume: Arc<Volume>,
     reports: Option<Arc<Reports>>,
+    is_read_only: bool,
     prints: Fingerprints,
     /// Bytes that one content may have in memory.
     limit: u64,
@@ -73,6 +76,7 @@ impl VolumeSystem {
             number,
             volume: open.volume,
             reports: open.reports,
+            is_read_only: open.is_read_only,
             prints: Fingerprints::new()?,
             limit,
             names: Mutex::default(),
@@ -88,6 +92,11 @@ impl VolumeSystem {
     /// Its name in the session.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether nothing of it may be changed.
+    pub fn is_read_only(&self) -> bool {
+        self.is_read_only
     }
 
     /// Its top directory.
@@ -151,7 +160,12 @@ impl VolumeSystem {
             ..Changes::default()
         };
         self.done(self.volume.set_attributes(ROOT_INODE, &changes))?;
-        self.commit()
+        let state = self.done(self.volume.commit())?;
+        if let Some(reports) = &self.reports {
+            // Nobody reports yet, so nobody can wait for it.
+            reports.note(state);
+        }
+        Ok(())
     }
 
     /// Makes everything durable that was given to the volume.
@@ -197,6 +211,26 @@ impl VolumeSystem {
 
     fn all_held(&self) -> Vec<Arc<HeldFile>> {
         self.held().files.values().cloned().collect()
+    }
+
+    /// Lets `copy` write to a part of a file's content, in a program's place; see [`noted::Noted::write`].
+    ///
+    /// # Errors
+    /// What `copy` gives.
+    pub fn write(
+        &self,
+        number: u64,
+        offset: u64,
+        length: usize,
+        copy: impl FnOnce(&Window) -> Result<usize, Errno>,
+    ) -> Result<Option<usize>, Errno> {
+        let Some(file) = self.file(number) else {
+            return Ok(None);
+        };
+        match file.memory() {
+            Some(memory) => file.noted().write(memory, offset, length, copy),
+            None => Ok(None),
+        }
     }
 
     /// Notes that the program may write to a file through a mapping.

@@ -9,7 +9,7 @@ use sconify_volume::{
     Changes, FileKind, NewKind, RenameMode, Time as VolumeTime, MAX_NAME, ROOT_INODE,
 };
 
-use super::super::state::{set_times, times};
+use super::super::state::set_times;
 use super::super::{Change, Content, FileSystem, Kind, Located, New, Renaming, Setting, Time};
 use super::held::HeldFile;
 use super::names::unpacked;
@@ -74,8 +74,10 @@ impl FileSystem for VolumeSystem {
         if let Some(file) = self.file(number) {
             if let Some(memory) = file.memory() {
                 let status = fstat(&**memory)?;
-                (metadata.accessed, metadata.modified, metadata.changed) =
-                    times(&status, metadata.changed);
+                let (modified, changed) = file.noted().times(&status);
+                metadata.accessed = (status.st_atime, status.st_atime_nsec as u32);
+                metadata.modified = modified;
+                metadata.changed = metadata.changed.max(changed);
                 metadata.size = status.st_size as u64;
                 metadata.blocks = status.st_blocks as u64;
             }

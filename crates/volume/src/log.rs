@@ -1,0 +1,142 @@
+//! The write-ahead log: what a commit waits for, and how its pages get to the database.
+//!
+//! A thread writes them back while programs go on; a commit waits only for the log itself. If the thread does not keep up, a commit writes back what is left, so
+//! that the log stays bounded.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{sync_channel, SyncSender};
+use std::sync::{Arc, Mutex};
+use std::thread::{Builder, JoinHandle};
+
+use rusqlite::Connection;
+use rustix::fs::statvfs;
+
+use crate::error::{Result, VolumeError};
+use crate::store::{lock, PAGE_SIZE};
+
+/// The name of the log in the volume's directory.
+pub(crate) const FILE_NAME: &str = "volume.sqlite-wal";
+/// Bytes that were committed since the last time, at which the log is written back.
+pub(crate) const WRITE_BACK: u64 = 16 << 20;
+/// Bytes of the log at which a commit waits until it may begin anew, on a disk with room.
+const LIMIT: u64 = 64 << 20;
+/// The part of the room on the disk that the log may take.
+const SHARE: u64 = 16;
+
+/// Makes commits go to a log.
+pub(crate) fn set_up(connection: &Connection) -> Result<()> {
+    let mode: String = connection.query_row("PRAGMA journal_mode=WAL", (), |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(VolumeError::io(
+            "the volume's database",
+            std::io::Error::other(format!(
+                "its file system allows no write-ahead log: got {mode}"
+            )),
+        ));
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.query_row("PRAGMA wal_autocheckpoint=0", (), |_| Ok(()))?;
+    Ok(())
+}
+
+/// Whether a log is left whose pages are not in the database.
+pub(crate) fn is_left(directory: &Path) -> bool {
+    std::fs::metadata(directory.join(FILE_NAME)).is_ok_and(|log| log.len() > 0)
+}
+
+/// What writes the log back.
+pub(crate) struct WriteBack {
+    /// Until there is a thread, which is when there is something to write back for the first time: a small volume needs none.
+    connection: Option<Connection>,
+    thread: Option<(SyncSender<()>, JoinHandle<()>)>,
+    state: Arc<State>,
+    /// Bytes of the log at which it begins anew.
+    limit: u64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Held while the log is written back: SQLite allows one at a time, and makes nobody wait for another.
+    turn: Mutex<()>,
+    /// Bytes that the log has, and of those the ones that are not in the database; none if it begins anew with the next commit.
+    length: AtomicU64,
+    behind: AtomicU64,
+}
+
+impl State {
+    /// Writes back what no reader needs as it was. What the disk refuses is tried again later.
+    fn write_back(&self, connection: &Connection, mode: &str) {
+        let _turn = lock(&self.turn);
+        let pragma = format!("PRAGMA wal_checkpoint({mode})");
+        let pages = connection.query_row(&pragma, (), |row| {
+            Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        });
+        let Ok((all, done)) = pages else { return };
+        let bytes = |pages: i64| u64::try_from(pages).unwrap_or(0) * u64::from(PAGE_SIZE);
+        let length = if all == done { 0 } else { bytes(all) };
+        self.length.store(length, Ordering::Relaxed);
+        self.behind.store(bytes(all - done), Ordering::Relaxed);
+    }
+}
+
+impl WriteBack {
+    /// Takes a connection of its own to the database in this directory.
+    ///
+    /// # Errors
+    /// If the disk can't be asked for its room.
+    pub(crate) fn new(directory: &Path, connection: Connection) -> Result<Self> {
+        let disk = statvfs(directory)
+            .map_err(|errno| VolumeError::io(directory.display().to_string(), errno.into()))?;
+        Ok(Self {
+            connection: Some(connection),
+            thread: None,
+            state: Arc::default(),
+            limit: (disk.f_bavail * disk.f_frsize / SHARE).clamp(WRITE_BACK, LIMIT),
+        })
+    }
+
+    /// Tells that a commit was made of this many bytes, on this connection.
+    pub(crate) fn committed(&mut self, bytes: u64, connection: &Connection) {
+        let length = self.state.length.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let behind = self.state.behind.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if length >= self.limit {
+            self.begin_anew(connection);
+        } else if behind >= WRITE_BACK {
+            self.wake();
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            let state = Arc::clone(&self.state);
+            let (wake, woken) = sync_channel(1);
+            let work = move || {
+                while woken.recv().is_ok() {
+                    state.write_back(&connection, "PASSIVE");
+                }
+            };
+            // Without a thread, commits do it when the log has its full size.
+            let thread = Builder::new().name("log".to_owned()).spawn(work);
+            self.thread = thread.ok().map(|thread| (wake, thread));
+        }
+        if let Some((wake, _)) = &self.thread {
+            // If it is awake, it is at work on that.
+            let _ = wake.try_send(());
+        }
+    }
+
+    /// Writes the whole log back, so that the next commit begins it anew.
+    pub(crate) fn begin_anew(&self, connection: &Connection) {
+        self.state.write_back(connection, "RESTART");
+    }
+}
+
+impl Drop for WriteBack {
+    fn drop(&mut self) {
+        if let Some((wake, thread)) = self.thread.take() {
+            drop(wake);
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,96 @@
+"""File systems of their own, on disks that can be made to fail."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.containers import run
+
+_SHUTDOWN = 0x8004587D
+"""``EXT4_IOC_SHUTDOWN`` (Linux, fs/ext4/ext4.h), the same as XFS's."""
+_NO_LOG_FLUSH = 2
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A file system on a loop device, whose file is in memory of limited size.
+
+    Attributes:
+        path: Where it is mounted.
+        memory: Where the memory is.
+    """
+
+    path: Path
+    memory: Path
+
+    @property
+    def store(self) -> Path:
+        """A directory for a volume."""
+        return self.path / "store"
+
+    def shut_down(self) -> None:
+        """Have it fail for good, as a disk that is gone, without writing what it has in memory."""
+        directory = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.ioctl(directory, _SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
+        finally:
+            os.close(directory)
+
+    def mount_again(self) -> None:
+        """Unmount and mount it, as after the machine was started again."""
+        _unmount(self.path)
+        run("mount", "-o", "loop", str(self.memory / "disk"), str(self.path))
+
+    def resize(self, mebibytes: int) -> None:
+        """Let the disk take that much; beyond it, writes that the file system has taken fail."""
+        run("mount", "-o", f"remount,size={mebibytes}m", str(self.memory))
+
+
+@contextmanager
+def disk(directory: Path, *, make: str = "mkfs.ext4 -q -F", mebibytes: int = 512) -> Iterator[Disk]:
+    """Make a file system of 512 MiB.
+
+    Args:
+        directory: An empty directory.
+        make: The command that makes it, to which the file is added.
+        mebibytes: How much of it there really is.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount file systems")
+    memory, path = directory / "memory", directory / "disk"
+    memory.mkdir()
+    path.mkdir()
+    mounted: list[Path] = []
+    try:
+        run("mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "none", str(memory))
+        mounted.append(memory)
+        image = memory / "disk"
+        with image.open("wb") as file:
+            file.truncate(512 << 20)
+        run(*make.split(), str(image))
+        run("mount", "-o", "loop", str(image), str(path))
+        mounted.append(path)
+        made = Disk(path, memory)
+        made.store.mkdir()
+        yield made
+    finally:
+        for mount in reversed(mounted):
+            _unmount(mount)
+
+
+def _unmount(path: Path) -> None:
+    """Unmount; the kernel lets a loop device go a moment after the file system on it."""
+    for _ in range(50):
+        if run("umount", str(path), check=False).returncode == 0:
+            return
+        time.sleep(0.2)
+    run("umount", "--lazy", str(path))
