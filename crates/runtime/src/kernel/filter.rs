@@ -57,6 +57,10 @@ const SERVED: &[i64] = &[
     libc::SYS_listxattr,
     libc::SYS_llistxattr,
     libc::SYS_flistxattr,
+    libc::SYS_inotify_init,
+    libc::SYS_inotify_init1,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_inotify_rm_watch,
     // Moving and starting.
     libc::SYS_chdir,
     libc::SYS_flock,
@@ -103,7 +107,6 @@ const SERVED: &[i64] = &[
 const REDIRECTED: &[i64] = &[
     libc::SYS_execveat,
     libc::SYS_fchdir,
-    libc::SYS_inotify_add_watch,
     libc::SYS_bind,
     libc::SYS_connect,
     libc::SYS_getsockname,

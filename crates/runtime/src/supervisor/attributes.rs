@@ -6,8 +6,8 @@ use rustix::io::Errno;
 use super::call::{want, Answer, Call, Identity, Reply, Target};
 use super::names::{refuse_detour, At};
 use super::rights::STICKY;
-use super::tree::Node;
-use super::writable::{now, Change, Inode, Setting, Time};
+use super::tree::{last, Node};
+use super::writable::{now, Change, Inode, Setting, Spot, Time};
 use crate::kernel::signal;
 
 /// Longest value of an extended attribute.
@@ -28,8 +28,8 @@ pub enum Subject {
 
 /// What a call that changes something may change.
 enum Changed {
-    /// This file.
-    Inode(Inode),
+    /// This file, which the path may have ended with a name of.
+    Inode(Inode, Option<Spot>),
     /// The kernel's business.
     Kernel,
 }
@@ -51,7 +51,7 @@ impl Subject {
     /// # Errors
     /// `ENOENT`; what the path gives.
     pub fn node(self, call: &Call) -> Result<Option<Node>, Errno> {
-        match self.target(call)? {
+        match self.target(call)?.0 {
             Target::Node(node) => Ok(Some(node)),
             Target::Missing | Target::Undeclared => Err(Errno::NOENT),
             Target::Host => Ok(None),
@@ -60,14 +60,14 @@ impl Subject {
         }
     }
 
-    fn target(self, call: &Call) -> Result<Target, Errno> {
+    fn target(self, call: &Call) -> Result<(Target, Option<Spot>), Errno> {
         let of_descriptor = |descriptor| {
             let node = if descriptor == libc::AT_FDCWD {
                 call.node_of_link(call.task, "cwd")
             } else {
                 call.node_of_descriptor(descriptor)
             };
-            Ok(node.map_or(Target::Host, Target::Node))
+            Ok((node.map_or(Target::Host, Target::Node), None))
         };
         match self {
             Self::Descriptor(descriptor) => of_descriptor(descriptor),
@@ -79,21 +79,22 @@ impl Subject {
                 if path.is_empty() {
                     of_descriptor(directory)
                 } else {
-                    call.locate(directory, &path, follow)
+                    call.locate_name(directory, &path, last(follow))
                 }
             }
             Self::Path((directory, index), follow) => {
-                call.locate(directory, &call.path(index)?, follow)
+                call.locate_name(directory, &call.path(index)?, last(follow))
             }
         }
     }
 
     fn changed(self, call: &Call) -> Result<Changed, Errno> {
-        match self.target(call)? {
+        let (target, spot) = self.target(call)?;
+        match target {
             Target::Node(Node::Writable(inode))
                 if !call.shield.tree.writable.is_read_only(inode) =>
             {
-                Ok(Changed::Inode(inode))
+                Ok(Changed::Inode(inode, spot))
             }
             Target::Node(_) => Err(Errno::ROFS),
             Target::Missing | Target::Undeclared => Err(Errno::NOENT),
@@ -103,17 +104,32 @@ impl Subject {
     }
 }
 
-/// Lets `work` change the file that a call is about.
-fn change(call: &Call, subject: Subject, work: impl FnOnce(Inode) -> Result<(), Errno>) -> Reply {
+/// Lets `work` change the file that a call is about; returned is whether attributes were.
+fn change(call: &Call, subject: Subject, work: impl FnOnce(Inode) -> Result<bool, Errno>) -> Reply {
     match subject.changed(call)? {
-        Changed::Inode(inode) => work(inode).map(|()| Answer::Value(0)),
+        Changed::Inode(inode, spot) => {
+            let watches = &call.shield.watches;
+            if work(inode)? && !watches.are_idle() {
+                let writable = &call.shield.tree.writable;
+                let place = spot.map(|spot| (spot.directory, spot.name));
+                let place = place.or_else(|| writable.place(inode));
+                let is_directory = writable.metadata(inode)?.is(FileType::Directory);
+                watches.changed(inode, place, is_directory);
+            }
+            Ok(Answer::Value(0))
+        }
         Changed::Kernel => Ok(Answer::Pass),
     }
 }
 
-fn apply(call: &Call, inode: Inode, change: Change) -> Result<(), Errno> {
+fn apply(call: &Call, inode: Inode, change: Change) -> Result<bool, Errno> {
     let system = call.shield.tree.writable.system(inode);
-    system.change(inode.number, change)
+    system.change(inode.number, change)?;
+    // Who sets one time only says that the file was read or written, of which its content tells.
+    Ok(!matches!(
+        change,
+        Change::Times(None, _) | Change::Times(_, None)
+    ))
 }
 
 /// Serves `chmod` and its kin.
@@ -230,7 +246,7 @@ pub fn truncate(call: &Call, subject: Subject, length: i64) -> Reply {
     let Ok(length) = u64::try_from(length) else {
         return Err(Errno::INVAL);
     };
-    if let Target::Node(node) = subject.target(call)? {
+    if let (Target::Node(node), _) = subject.target(call)? {
         match FileType::from_raw_mode(call.shield.tree.metadata(node).mode) {
             FileType::RegularFile => {}
             FileType::Directory => return Err(Errno::ISDIR),
@@ -247,7 +263,8 @@ pub fn truncate(call: &Call, subject: Subject, length: i64) -> Reply {
         }
         let system = call.shield.tree.writable.system(inode);
         system.spoil(inode.number);
-        ftruncate(&*content, length)
+        ftruncate(&*content, length)?;
+        Ok(false)
     })
 }
 
@@ -326,7 +343,8 @@ pub fn set_attribute(call: &Call, subject: Subject, removes: bool) -> Reply {
     change(call, subject, |inode| {
         check_attribute(call, inode, &name)?;
         let system = call.shield.tree.writable.system(inode);
-        system.set_attribute(inode.number, &name, value.as_deref(), setting)
+        system.set_attribute(inode.number, &name, value.as_deref(), setting)?;
+        Ok(true)
     })
 }
 

@@ -8,14 +8,12 @@ use rustix::io::Errno;
 
 use crate::kernel::notify::Notification;
 
-use super::contents::Form;
-use super::directories::open_on_disk;
 use super::procfs::{self, Proc};
 use super::rights::Subject;
 pub use super::rights::{want, Identity};
 use super::task::{join, Credentials, Task};
 use super::tree::{last, Node, Place, Start};
-use super::writable::{reopen, Inode, Last, Spot};
+use super::writable::{Inode, Last, Spot};
 use super::Shield;
 
 /// What becomes of a call.
@@ -386,27 +384,6 @@ impl<'a> Call<'a> {
                 (entry.is_directory() && entry.path() == path).then_some(id)
             }
             _ => None,
-        }
-    }
-
-    /// Opens something of ours as the caller could hold it, for reading.
-    ///
-    /// # Errors
-    /// What opening it gives.
-    pub fn open_for_caller(&self, node: Node) -> Result<OwnedFd, Errno> {
-        let shield = self.shield;
-        match node {
-            Node::Writable(inode) if self.shield.tree.metadata(node).is(FileType::Directory) => {
-                shield.tree.writable.open_directory(inode)
-            }
-            Node::Writable(inode) => reopen(&*shield.content(inode)?, OFlags::RDONLY),
-            Node::Entry(id) if shield.tree.index().entry(id).is_directory() => {
-                open_on_disk(&shield.tree, id)
-            }
-            _ => shield
-                .contents
-                .get(&shield.tree, node, Form::Data)?
-                .reopen(OFlags::RDONLY),
         }
     }
 

@@ -7,10 +7,9 @@ use sconify_shield::Kind;
 use crate::kernel::process;
 use crate::kernel::thread::with_file_system_identity;
 
-use super::call::{want, Answer, Call, Identity, Reply, Target};
+use super::call::{Answer, Call, Identity, Reply, Target};
 use super::procfs;
 use super::record::{self, Layout};
-use super::redirect;
 use super::tree::Node;
 
 /// Serves `stat`, `lstat`, `newfstatat`, `statx`: writes what `layout` says to `buffer`.
@@ -201,41 +200,6 @@ fn write_file_system(call: &Call, node: Node, buffer: usize) -> Reply {
     }
     call.write(call.address(buffer), &record::of_file_system(&status))?;
     Ok(Answer::Value(0))
-}
-
-/// Serves `inotify_add_watch`: what is protected never changes, so directories may be watched, in vain; files, which the disk need not have, not. A writable
-/// file is watched by its memory file, which tells of all that happens to the content.
-pub fn watch(call: &Call) -> Reply {
-    let follow = call.int(2) as u32 & libc::IN_DONT_FOLLOW == 0;
-    match call.locate(libc::AT_FDCWD, &call.path(1)?, follow)? {
-        Target::Node(node @ Node::Writable(_)) => {
-            call.permit(node, want::READ, Identity::FileSystem)?;
-            let is_directory = call.shield.tree.metadata(node).is(FileType::Directory);
-            if call.int(2) as u32 & libc::IN_ONLYDIR != 0 && !is_directory {
-                return Err(Errno::NOTDIR);
-            }
-            let file = call.open_for_caller(node)?;
-            redirect::with_path_of(call, &file, |path| {
-                (
-                    libc::SYS_inotify_add_watch,
-                    [
-                        call.address(0),
-                        path,
-                        call.address(2),
-                        0,
-                        0,
-                        call.shield.cookie,
-                    ],
-                )
-            })
-        }
-        Target::Node(node) if call.shield.tree.metadata(node).is(FileType::Directory) => {
-            Ok(Answer::Pass)
-        }
-        Target::Node(_) | Target::HostAt(_) => Err(Errno::ACCESS),
-        Target::Missing | Target::Undeclared => Err(Errno::NOENT),
-        Target::Host => Ok(Answer::Pass),
-    }
 }
 
 /// Serves `chroot`: only to where the root is anyway.

@@ -38,6 +38,7 @@ mod task;
 mod templates;
 mod tree;
 mod visitors;
+mod watches;
 mod writable;
 
 use std::fs::{self, File};
@@ -81,6 +82,7 @@ pub(crate) struct Shield {
     objects: Objects,
     /// Held for reading while a thread is traced, for writing while children are reaped.
     tracing: RwLock<()>,
+    watches: watches::Watches,
     cookie: u64,
     child: i32,
     /// A program that does nothing, for `exec` of scripts.
@@ -268,6 +270,7 @@ impl Executor for Supervisor {
             memories: Memories::default(),
             objects,
             tracing: RwLock::new(()),
+            watches: watches::Watches::default(),
             cookie,
             child,
             blank,

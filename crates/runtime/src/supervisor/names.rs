@@ -28,7 +28,9 @@ fn make(call: &Call, at: At, kind: Kind, mode: u32) -> Reply {
             }
             let new = new_in(call, spot.directory, kind, mode)?;
             let system = call.shield.tree.writable.system(spot.directory);
+            let is_directory = new.kind == Kind::Directory;
             system.create(spot.directory.number, &spot.name, &new)?;
+            call.shield.watches.created(&spot, None, is_directory);
             Ok(Answer::Value(0))
         }
         (Target::Missing, None) if path.ends_with(b"/") && kind != Kind::Directory => {
@@ -97,6 +99,12 @@ fn check_take(call: &Call, spot: &Spot, inode: Inode) -> Result<(), Errno> {
     }
 }
 
+/// Whether a file has lost its last name.
+fn is_nameless(call: &Call, inode: Inode) -> bool {
+    let metadata = call.shield.tree.writable.metadata(inode);
+    metadata.map_or(true, |metadata| metadata.links == 0)
+}
+
 /// Serves `unlink` and `rmdir`.
 pub fn remove(call: &Call, at: At, is_directory: bool) -> Reply {
     let path = call.path(at.1)?;
@@ -128,7 +136,11 @@ pub fn remove(call: &Call, at: At, is_directory: bool) -> Reply {
     }
     let system = writable.system(inode);
     system.remove(spot.directory.number, &spot.name, is_directory)?;
+    let is_last = is_nameless(call, inode);
+    let watches = &call.shield.watches;
+    watches.losing(inode, is_directory, is_last);
     writable.removed(inode);
+    watches.removed(&spot, is_directory);
     Ok(Answer::Value(0))
 }
 
@@ -245,7 +257,14 @@ fn rename_within(
         (to.directory.number, &to.name),
         renaming,
     )?;
-    if let Some(victim) = victim.filter(|_| renaming != Renaming::Exchange) {
+    let watches = &call.shield.watches;
+    let replaced = victim.filter(|_| renaming != Renaming::Exchange);
+    let lost = replaced.map(|victim| (victim, is_nameless(call, victim)));
+    watches.moved((moved, moves_directory), from, to, lost);
+    if let Some(other) = victim.filter(|_| renaming == Renaming::Exchange) {
+        watches.moved((other, is_directory(other)?), to, from, None);
+    }
+    if let Some(victim) = replaced {
         writable.removed(victim);
     }
     Ok(Answer::Value(0))
@@ -302,6 +321,7 @@ pub fn link(call: &Call, old: At, new: At, flags: i32) -> Reply {
     )?;
     let system = writable.system(inode);
     system.link(inode.number, spot.directory.number, &spot.name)?;
+    call.shield.watches.created(&spot, Some(inode), false);
     Ok(Answer::Value(0))
 }
 

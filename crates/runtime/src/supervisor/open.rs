@@ -202,7 +202,7 @@ fn open_writable(call: &Call, inode: Inode, spot: Option<Spot>, wanted: Wanted) 
     let writable = &call.shield.tree.writable;
     let metadata = writable.metadata(inode)?;
     let kind = FileType::from_raw_mode(metadata.mode);
-    if kind != FileType::Directory && spot.is_some_and(|spot| spot.slash) {
+    if kind != FileType::Directory && spot.as_ref().is_some_and(|spot| spot.slash) {
         return Err(Errno::NOTDIR);
     }
     check_type(kind, wanted)?;
@@ -225,7 +225,7 @@ fn open_writable(call: &Call, inode: Inode, spot: Option<Spot>, wanted: Wanted) 
             if wanted.flags.contains(OFlags::NOATIME) && !call.subject()?.owns(&metadata) {
                 return Err(Errno::PERM);
             }
-            give_content(call, inode, wanted)
+            give_content(call, inode, spot.as_ref(), wanted)
         }
         FileType::Fifo if !wanted.only_names() => pipe::open(call, inode, wanted.flags),
         FileType::Socket if !wanted.only_names() => Err(Errno::NXIO),
@@ -234,8 +234,9 @@ fn open_writable(call: &Call, inode: Inode, spot: Option<Spot>, wanted: Wanted) 
 }
 
 /// Gives the caller a new open file of a content.
-fn give_content(call: &Call, inode: Inode, wanted: Wanted) -> Reply {
+fn give_content(call: &Call, inode: Inode, spot: Option<&Spot>, wanted: Wanted) -> Reply {
     let content = call.shield.content(inode)?;
+    call.shield.watches.opening(inode, spot, &content);
     if !wanted.only_names() && wanted.access() & want::WRITE != 0 {
         let system = call.shield.tree.writable.system(inode);
         system.spoil(inode.number);
@@ -270,14 +271,16 @@ fn create(call: &Call, spot: Spot, directory: i32, path: &[u8], wanted: Wanted) 
     let new = new_in(call, spot.directory, Kind::File, mode)?;
     match system.create(spot.directory.number, &spot.name, &new) {
         // What was made in this call may be opened in every way, whatever its mode says.
-        Ok(number) => give_content(
-            call,
-            Inode {
+        Ok(number) => {
+            call.shield.watches.created(&spot, None, false);
+            let inode = Inode {
                 number,
                 ..spot.directory
-            },
-            wanted,
-        ),
+            };
+            // There is nothing to cut.
+            let flags = wanted.flags - OFlags::TRUNC;
+            give_content(call, inode, Some(&spot), Wanted { flags, ..wanted })
+        }
         // Somebody was faster.
         Err(Errno::EXIST) => open_path(call, directory, path, wanted),
         Err(error) => Err(error),
@@ -295,7 +298,7 @@ fn create_unnamed(call: &Call, directory: Inode, wanted: Wanted) -> Reply {
         number,
         ..directory
     };
-    let reply = give_content(call, inode, wanted);
+    let reply = give_content(call, inode, None, wanted);
     writable.removed(inode);
     reply
 }

@@ -67,9 +67,15 @@ fn has_writer(pipe: &Pipe, reader: &OwnedFd, before: u64) -> Result<bool, Errno>
     }
 }
 
-/// Waits a moment, unless the caller does not wait any more.
+/// `ERESTARTSYS`: the kernel makes `EINTR` of it, or makes the call again, as the signal's handler has it.
+const RESTART: Errno = Errno::from_raw_os_error(512);
+
+/// Waits a moment, unless the caller does not wait any more or has a signal to see to.
 fn pause(call: &Call) -> Result<(), Errno> {
     sleep(PAUSE);
+    if call.task.has_signal()? {
+        return Err(RESTART);
+    }
     if call.shield.listener.is_waiting(call.notification.id) {
         Ok(())
     } else {

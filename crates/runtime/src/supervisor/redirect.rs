@@ -3,7 +3,6 @@
 //! A trapped call can be answered, refused or passed, but not changed. Where that is not enough the caller is traced for the length of the call: it stops
 //! behind it, and executes another one before it notices.
 
-use std::os::fd::OwnedFd;
 use std::sync::PoisonError;
 
 use rustix::fs::{open, FileType, Mode, OFlags};
@@ -146,40 +145,6 @@ pub fn change_directory(call: &Call) -> Reply {
             installed.program = Some(call.shield.listener.install(
                 call.notification.id,
                 &directory,
-                true,
-            )?);
-            Ok(())
-        },
-    )
-}
-
-/// Makes the caller execute another call that takes the path of `file` where its own takes a path: `make` gets the address of that path, and gives the number and the
-/// arguments.
-pub fn with_path_of(
-    call: &Call,
-    file: &OwnedFd,
-    make: impl FnOnce(u64) -> (i64, [u64; 6]),
-) -> Reply {
-    trace(
-        call,
-        |mut traced, installed| {
-            let number = installed.program.ok_or(Errno::IO)?;
-            let path = format!("/proc/self/fd/{number}\0");
-            let place = traced.scratch(path.len());
-            call.write(place, path.as_bytes())?;
-            let (number, arguments) = make(place);
-            let outcome = traced.call(number, arguments)?;
-            close(&mut traced, installed)?;
-            let Outcome::Returned(value) = outcome else {
-                return Err(Errno::IO);
-            };
-            traced.finish(value);
-            Ok(())
-        },
-        |installed| {
-            installed.program = Some(call.shield.listener.install(
-                call.notification.id,
-                file,
                 true,
             )?);
             Ok(())

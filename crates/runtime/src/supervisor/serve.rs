@@ -18,7 +18,8 @@ use super::execute::{self, Arguments, Plan};
 use super::init::end;
 use super::record::Layout;
 use super::{
-    directories, durability, look, names, open, redirect, signals, sockets, synchronous, Shield,
+    directories, durability, look, names, open, redirect, signals, sockets, synchronous, watches,
+    Shield,
 };
 
 /// Workers at the start: one may decrypt a big file while another one serves.
@@ -60,7 +61,12 @@ impl Workers {
         let sweeper = Arc::clone(&workers);
         let started = thread::Builder::new()
             .name("sweep".to_owned())
-            .spawn(move || sweeper.shield.tree.writable.sweep_for_ever());
+            .spawn(move || {
+                let Shield { tree, watches, .. } = &sweeper.shield;
+                let finish = |held| watches.catch_up(held);
+                tree.writable
+                    .sweep_for_ever(|| watches.removed_contents(), finish);
+            });
         if let Err(error) = started {
             fatal!("the sweeper can't be started: {error}");
             end(DEFECT);
@@ -141,7 +147,6 @@ fn is_traced(number: i64) -> bool {
             | libc::SYS_sendto
             | libc::SYS_getsockname
             | libc::SYS_getpeername
-            | libc::SYS_inotify_add_watch
     ) || filter::IDENTITY.contains(&number)
 }
 
@@ -207,7 +212,10 @@ fn dispatch(call: &Call) -> Reply {
         libc::SYS_listxattr => attributes::attribute_names(call, path(CWD, 0)),
         libc::SYS_llistxattr => attributes::attribute_names(call, link(CWD, 0)),
         libc::SYS_flistxattr => attributes::attribute_names(call, descriptor),
-        libc::SYS_inotify_add_watch => look::watch(call),
+        libc::SYS_inotify_init => watches::calls::initialise(call, 0),
+        libc::SYS_inotify_init1 => watches::calls::initialise(call, first),
+        libc::SYS_inotify_add_watch => watches::calls::add(call),
+        libc::SYS_inotify_rm_watch => watches::calls::remove(call),
 
         libc::SYS_mmap => durability::map(call),
         libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_sync_file_range => {

@@ -112,6 +112,7 @@ fn bind_at(call: &Call, spot: &Spot, given: &[u8]) -> Reply {
             number,
             ..spot.directory
         };
+        call.shield.watches.created(spot, None, false);
         writable.objects.bound(inode, &path, given)
     };
     traced(call, |mut traced| {

@@ -106,6 +106,12 @@ impl Task {
         Ok(soft.parse().unwrap_or(u64::MAX))
     }
 
+    /// Whether a signal waits that the thread must see to. One that is for the whole process may be another thread's; then this says no.
+    pub fn has_signal(self) -> Result<bool, Errno> {
+        let text = fs::read_to_string(self.file("status")).map_err(|_| Errno::SRCH)?;
+        has_signal(&text).ok_or(Errno::IO)
+    }
+
     /// Where the program headers stand in the thread's memory (`AT_PHDR`).
     pub fn program_headers(self) -> Result<u64, Errno> {
         const AT_PHDR: u64 = 3;
@@ -168,6 +174,20 @@ pub struct Position {
     pub close_on_exec: bool,
     /// Whether calls on it wait: `O_NONBLOCK` is not set.
     pub waits: bool,
+}
+
+/// By the text of `/proc/TID/status`.
+fn has_signal(text: &str) -> Option<bool> {
+    let field = |name: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+    };
+    let set = |name: &str| u64::from_str_radix(field(name)?, 16).ok();
+    let is_alone = field("Threads:")? == "1";
+    let of_process = if is_alone { set("ShdPnd:")? } else { 0 };
+    let pending = set("SigPnd:")? | of_process;
+    Some(pending & !set("SigBlk:")? & !set("SigIgn:")? != 0)
 }
 
 /// The line `Max open files  SOFT  HARD  files` of `/proc/PID/limits`.
@@ -415,6 +435,23 @@ pub fn os_path(path: &[u8]) -> &std::path::Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn signals_that_a_thread_must_see_to_are_noticed() {
+        let status = |threads, own, process, blocked, ignored| {
+            let text = format!(
+                "Threads:\t{threads}\nSigPnd:\t{own}\nShdPnd:\t{process}\nSigBlk:\t{blocked}\nSigIgn:\t{ignored}\nSigCgt:\t0\n"
+            );
+            has_signal(&text)
+        };
+        assert_eq!(status(1, "0", "0", "0", "0"), Some(false));
+        assert_eq!(status(1, "0", "2000", "0", "0"), Some(true));
+        assert_eq!(status(2, "0", "2000", "0", "0"), Some(false));
+        assert_eq!(status(2, "2000", "0", "0", "0"), Some(true));
+        assert_eq!(status(1, "0", "2000", "2000", "0"), Some(false));
+        assert_eq!(status(1, "0", "2000", "0", "2000"), Some(false));
+        assert_eq!(has_signal("nothing"), None);
+    }
 
     #[test]
     fn our_own_memory_is_read() {

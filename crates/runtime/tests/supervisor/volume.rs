@@ -26,7 +26,9 @@ fn script(world: &World, text: &str) -> Run {
 
 #[test]
 fn every_call_in_a_volume_comes_out_as_in_a_plain_directory() {
-    let native = native_calls();
+    let mut native = native_calls();
+    // Volumes read contents themselves, so that they are read is not told.
+    native.retain(|line| !(line.contains(" told of ") && line.ends_with(": access")));
     let world = vault();
     let (top, other) = (world.path("vault/top"), world.path("host"));
     let [seed, rounds] = random_calls();

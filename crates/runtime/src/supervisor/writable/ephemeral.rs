@@ -360,6 +360,13 @@ impl FileSystem for Ephemeral {
         }
     }
 
+    fn memory(&self, number: u64) -> Option<Arc<OwnedFd>> {
+        match &self.state().file(number).ok()?.body {
+            Body::Memory(memory) => Some(Arc::clone(&memory.file)),
+            _ => None,
+        }
+    }
+
     fn pristine(&self, number: u64) -> Option<EntryId> {
         match &self.state().file(number).ok()?.body {
             Body::Initial(id, _) => Some(*id),

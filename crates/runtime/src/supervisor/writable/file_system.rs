@@ -201,6 +201,11 @@ pub trait FileSystem: Send + Sync {
     /// `ENOENT` if there is no such inode any more.
     fn load(&self, number: u64, copy: OwnedFd) -> Result<Arc<OwnedFd>, Errno>;
 
+    /// The memory file of a content, if it has one now.
+    fn memory(&self, _number: u64) -> Option<Arc<OwnedFd>> {
+        None
+    }
+
     /// The entry of the image whose content a file still has.
     fn pristine(&self, _number: u64) -> Option<EntryId> {
         None

@@ -74,7 +74,7 @@ pub struct Writable {
 }
 
 /// The number of the ephemeral file system; volumes come behind it.
-const EPHEMERAL: u16 = 0;
+pub const EPHEMERAL: u16 = 0;
 
 impl Writable {
     /// Makes the writable regions of an index, with what it lists in them. At most `memories` contents are kept as memory files while nobody has them open.
@@ -236,6 +236,20 @@ impl Writable {
         }
     }
 
+    /// A name of a file: its directory, and what it is called there.
+    pub fn place(&self, inode: Inode) -> Option<(Inode, Vec<u8>)> {
+        let system = self.system(inode);
+        let located = system.locate(inode.number).ok()?;
+        let mut directory = located.root;
+        let mut names = located.path.split(|&byte| byte == b'/');
+        let last = names.next_back().filter(|name| !name.is_empty())?;
+        for name in names {
+            directory = system.lookup(directory, name).ok()??;
+        }
+        let number = directory;
+        Some((Inode { number, ..inode }, last.to_vec()))
+    }
+
     /// Whether a directory can't be moved or removed, because a region begins there or beneath.
     pub fn is_pinned(&self, inode: Inode) -> bool {
         self.pinned.contains(&inode)
@@ -280,13 +294,15 @@ impl Writable {
         Ok(file)
     }
 
-    /// Frees what has no name and is not open any more, for ever.
-    pub fn sweep_for_ever(&self) {
+    /// Frees what has no name and is not open any more, for ever; `prepare` is called before each time, and `finish` with what it gave after it.
+    pub fn sweep_for_ever<T>(&self, prepare: impl Fn() -> T, finish: impl Fn(T)) {
         const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
         let _ = self.sweeper.set(std::thread::current());
         loop {
+            let prepared = prepare();
             // All of them, whatever the first one says.
             let left = self.systems.iter().filter(|system| system.sweep()).count();
+            finish(prepared);
             if left > 0 {
                 std::thread::park_timeout(PAUSE);
             } else {
