@@ -39,11 +39,11 @@ lint: setup
 
 # Real programs in containers, native and encrypted, compared; `make test` runs the quick ones of them.
 corpus: setup
-	scripts/with-docker.sh pytest -m "corpus or docker" tests/e2e/corpus
+	scripts/with-docker.sh pytest -vv -m "corpus or docker" tests/e2e/corpus
 
 # Python's own regression suite alone.
 corpus-python: setup
-	scripts/with-docker.sh pytest -m "corpus or docker" tests/e2e/corpus/test_python.py
+	scripts/with-docker.sh pytest -vv -m "corpus or docker" tests/e2e/corpus/test_python.py
 
 # What --help says, against the seed's list of options and the README.
 check-help: setup
