@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -23,6 +24,10 @@ from tests.containers import (
     Engine,
     run,
 )
+
+# A shell that starts the tests in the background has them, and all that they start, ignore what Ctrl-C sends.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
