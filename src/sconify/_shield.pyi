@@ -256,7 +256,7 @@ class Volume:
 
         Returns:
             ``volume`` (its name in hex), ``counter``, ``root`` (32 bytes), ``key_generation``, and the sizes
-            ``chunk_bytes``, ``database_bytes`` and ``free_bytes``.
+            ``chunk_bytes``, ``database_bytes``, ``contents_bytes`` and ``free_bytes``.
         """
 
     def check(self) -> dict[str, object]:

@@ -82,6 +82,7 @@ impl Volume {
         result.set_item("key_generation", facts.key_generation)?;
         result.set_item("chunk_bytes", facts.chunk_bytes)?;
         result.set_item("database_bytes", facts.database_bytes)?;
+        result.set_item("contents_bytes", facts.contents_bytes)?;
         result.set_item("free_bytes", facts.free_bytes)?;
         Ok(result)
     }

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::names::display;
 use crate::node::{Kind, Node};
 use crate::store::Table;
-use crate::volume::{ChunkRecord, Volume, Working};
+use crate::volume::{ChunkRecord, Stored, Volume, Working};
 use crate::ROOT_INODE;
 
 /// What a check found.
@@ -45,6 +45,7 @@ struct Check<'a> {
     found: BTreeMap<u64, Found>,
     nodes: BTreeSet<u64>,
     chunks: BTreeSet<u64>,
+    slots: BTreeSet<u64>,
 }
 
 impl Volume {
@@ -64,11 +65,13 @@ impl Volume {
             found: BTreeMap::new(),
             nodes: BTreeSet::new(),
             chunks: BTreeSet::new(),
+            slots: BTreeSet::new(),
         };
         check.tree();
         check.inodes();
         check.rows(Table::Node);
         check.rows(Table::Chunk);
+        check.slots();
         Ok(check.report)
     }
 }
@@ -121,10 +124,14 @@ impl Check<'_> {
     fn chunk(&mut self, inode: u64, index: u64, value: &[u8]) -> Result<()> {
         self.found.entry(inode).or_default().stored += 1;
         self.report.chunks += 1;
-        if let ChunkRecord::Row(link) = ChunkRecord::decode(value)? {
-            if !self.chunks.insert(link.id) {
-                self.problem(format!("row {} of table chunk is used twice", link.id));
+        match ChunkRecord::decode(value)?.place() {
+            Stored::Row(id) if !self.chunks.insert(id) => {
+                self.problem(format!("row {id} of table chunk is used twice"));
             }
+            Stored::Slot(slot) if !self.slots.insert(slot) => {
+                self.problem(format!("slot {slot} of the contents file is used twice"));
+            }
+            _ => {}
         }
         let loaded = self.volume.load_chunk(self.working, inode, index);
         if let Err(error) = self.volume.named(self.working, inode, loaded) {
@@ -210,6 +217,22 @@ impl Check<'_> {
             let (counted, expected) = (self.working.chunks, named.len());
             self.problem(format!(
                 "the superblock counts {counted} chunks, expected {expected}"
+            ));
+        }
+    }
+
+    /// Compares the slots that the tree names with what the superblock says of them.
+    fn slots(&mut self) {
+        let (counted, expected) = (self.working.slots.used(), self.slots.len() as u64);
+        if counted != expected {
+            self.problem(format!(
+                "the superblock counts {counted} slots in use, expected {expected}"
+            ));
+        }
+        let end = self.working.slots.needed();
+        if let Some(beyond) = self.slots.last().filter(|slot| **slot >= end) {
+            self.problem(format!(
+                "slot {beyond} of the contents file is in use, expected {end} slots"
             ));
         }
     }

@@ -7,12 +7,13 @@ use rustix::fs::statvfs;
 use crate::error::{Result, VolumeError};
 use crate::freshness::State;
 use crate::keys::Keys;
-use crate::node::{Key, Kind, Link};
+use crate::node::{Key, Kind};
 use crate::seal::Tag;
 use crate::store::{lock, Batch, Table};
+use crate::storing::Place;
 use crate::superblock::{Superblock, HISTORY_RECORDS, SPILL};
 use crate::tree::Tree;
-use crate::volume::{ChunkRecord, Durable, Volume, Working};
+use crate::volume::{Durable, Volume, Working};
 use crate::CHUNK_SIZE;
 
 /// The row of the table `volume` that has the header.
@@ -20,12 +21,15 @@ pub(crate) const HEADER_ROW: u64 = 0;
 /// The row of the table `volume` that has the superblock.
 pub(crate) const SUPERBLOCK_ROW: u64 = 1;
 
-/// Content up to this length is kept in its record.
-const MAX_INLINE: usize = 1_024;
 /// Room on the disk that is left for removing files and for the tree.
 const RESERVE: u64 = 2 << 20;
 /// What a byte of content may take: in the log, in the database, and the tree above it.
 const SPREAD: u64 = 3;
+/// Slots that are written without a sync. Then a commit is due: a crash should not take more, and those that they replace are free after
+/// it.
+const MAX_UNSYNCED: usize = 16_384;
+/// Bytes behind the last slot in use from which on the contents file is cut, if they are most of it.
+const MAX_TAIL: u64 = 64 << 20;
 /// Chunks that may become dirty until the disk is asked for room again.
 const ROOM_STEP: u64 = 64;
 
@@ -52,20 +56,62 @@ impl Volume {
                 counter: working.superblock.counter,
                 root: working.root,
             };
-            let version = working.version;
-            (self.store.waiting(), Durable { state, version })
+            let durable = Durable {
+                state,
+                version: working.version,
+                slots: working.superblock.slots,
+            };
+            (self.store.waiting(), durable)
         };
+        // Content is on the disk before the rows that name it.
+        self.slots.write()?;
+        self.slots.sync()?;
         self.store.save(&rows)?;
         *lock(&self.durable) = durable;
+        self.write().slots.release(durable.state.counter);
+        self.cut_contents(durable.slots);
         drop(committing);
         Ok(durable.state)
     }
 
+    /// Makes room in memory, by writing content to slots that nothing on the disk names, or by a commit.
+    ///
+    /// # Errors
+    /// As [`Volume::commit`].
+    pub(crate) fn relieve(&self) -> Result<()> {
+        let committing = lock(&self.committing);
+        let mut working = self.write();
+        if !self.is_over_limit(&working) {
+            return Ok(());
+        }
+        let is_enough = working.bookkeeping() <= self.dirty_limit / 2;
+        if self.store.is_durable() && is_enough && self.slots.unsynced() < MAX_UNSYNCED {
+            self.store_contents(&mut working, Place::Slots)?;
+            drop(working);
+            return self.slots.write();
+        }
+        drop(working);
+        drop(committing);
+        self.commit().map(drop)
+    }
+
+    /// Gives room on the disk back, if it is much.
+    fn cut_contents(&self, slots: u64) {
+        let needed = slots * CHUNK_SIZE as u64;
+        let tail = self
+            .slots
+            .bytes()
+            .map_or(0, |bytes| bytes.saturating_sub(needed));
+        if self.store.is_durable() && tail > MAX_TAIL.max(needed) {
+            // What can't be cut now is cut after another commit.
+            let _ = self.slots.cut(slots);
+        }
+    }
+
     /// Encrypts what was changed; the rows wait to be saved. On failure nothing is lost, and nothing of it is saved.
     pub(crate) fn freeze(&self, working: &mut Working) -> Result<()> {
-        while let Some((&(inode, index), _)) = working.dirty.first_key_value() {
-            self.store_chunk(working, inode, index)?;
-        }
+        let place = self.place_of_contents(working);
+        self.store_contents(working, place)?;
         let mut superblock = working.superblock.clone();
         if let Some((first, roots)) = superblock.advance(working.root) {
             let key = |first| Key::new(0, Kind::History, first);
@@ -79,6 +125,8 @@ impl Volume {
         superblock.next_inode = working.next_inode;
         superblock.next_chunk = working.next_chunk;
         superblock.chunks = working.chunks;
+        superblock.slots = working.slots.needed();
+        superblock.slots_used = working.slots.used();
         let mut rows = Batch::new();
         let freed = std::mem::take(&mut working.freed);
         rows.extend(freed.into_iter().map(|id| ((Table::Chunk, id), None)));
@@ -94,59 +142,6 @@ impl Volume {
         Ok(())
     }
 
-    /// Encrypts a dirty chunk and notes where it is.
-    fn store_chunk(&self, working: &mut Working, inode: u64, index: u64) -> Result<()> {
-        let key = Key::new(inode, Kind::Chunk, index);
-        let attributes_key = Key::new(inode, Kind::Attributes, 0);
-        working.tree.prepare(self, &[key, attributes_key])?;
-        let before = working.tree.get(self, key)?;
-        let row = match before.as_deref().map(ChunkRecord::decode).transpose()? {
-            Some(ChunkRecord::Row(link)) => Some(link.id),
-            _ => None,
-        };
-        let content = working
-            .dirty
-            .remove(&(inode, index))
-            .expect("the caller has found it");
-        let length = content
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .map_or(0, |last| last + 1);
-        match length {
-            0 => {
-                working.tree.remove(self, key)?;
-            }
-            1..=MAX_INLINE => {
-                let record = ChunkRecord::Inline(&content[..length]).encode();
-                working.tree.put(self, key, &record)?;
-            }
-            _ => {
-                let id = row.unwrap_or(working.next_chunk);
-                if row.is_none() {
-                    working.next_chunk += 1;
-                    working.chunks += 1;
-                }
-                let (message, tag) = self.keys.chunks.seal(id, &content);
-                let record = ChunkRecord::Row(Link { id, tag }).encode();
-                working.tree.put(self, key, &record)?;
-                self.store
-                    .queue([((Table::Chunk, id), Some(message.into()))].into());
-                self.keep_chunk(tag, Arc::new(content));
-            }
-        }
-        if let (Some(id), 0..=MAX_INLINE) = (row, length) {
-            working.chunks -= 1;
-            working.freed.push(id);
-        }
-        let (was, is) = (before.is_some(), length > 0);
-        if was != is {
-            let mut attributes = self.find(working, inode)?;
-            attributes.stored = attributes.stored + u64::from(is) - u64::from(was);
-            self.put(working, &attributes)?;
-        }
-        Ok(())
-    }
-
     /// Refuses a change for which the disk has no room, before it is made: what was accepted can then be committed.
     pub(crate) fn check_room(&self, working: &mut Working, chunks: usize) -> Result<()> {
         // A change without content counts too: it adds to the tree.
@@ -154,7 +149,7 @@ impl Volume {
         if working.room < chunks {
             let dirty = working.dirty.len() + working.tree.dirty() + chunks;
             let needed = RESERVE + SPREAD * (dirty * CHUNK_SIZE) as u64;
-            let available = self.available()?;
+            let available = self.available(working)?;
             let Some(rest) = available.checked_sub(needed) else {
                 return Err(VolumeError::Full(format!(
                     "{available} bytes are left on the disk of {}, expected {needed} at least",
@@ -168,16 +163,18 @@ impl Volume {
         Ok(())
     }
 
-    /// Bytes that the disk and the free pages of the database have for more, once the log was written back and has its full
-    /// size.
-    pub(crate) fn available(&self) -> Result<u64> {
+    /// Bytes that the disk, the free pages of the database and the free slots have for more, once the log was written back and has
+    /// its full size.
+    pub(crate) fn available(&self, working: &Working) -> Result<u64> {
         if !self.store.is_durable() {
             return Ok(u64::MAX);
         }
         let directory = self.store.directory();
         let disk = statvfs(directory)
             .map_err(|errno| VolumeError::io(directory.display().to_string(), errno.into()))?;
-        let available = disk.f_bavail * disk.f_frsize + self.store.free_bytes()?;
+        let available = disk.f_bavail * disk.f_frsize
+            + self.store.free_bytes()?
+            + working.slots.free(self.slots.bytes()? / CHUNK_SIZE as u64) * CHUNK_SIZE as u64;
         Ok(available.saturating_sub(self.store.growth()?))
     }
 }

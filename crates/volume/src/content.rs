@@ -4,14 +4,13 @@ use std::ops::Range;
 use std::panic::resume_unwind;
 use std::thread::{available_parallelism, scope};
 
-use rustix::io::Errno;
-use zeroize::Zeroizing;
-
 use crate::attributes::{Attributes, FileKind};
 use crate::error::Result;
 use crate::node::{Key, Kind};
+use crate::plaintext::Plaintext;
 use crate::volume::{Volume, Working};
 use crate::{CHUNK_SIZE, MAX_FILE_SIZE};
+use rustix::io::Errno;
 
 /// Bytes that are read or written before other threads get a chance.
 const PIECE: usize = 4 << 20;
@@ -124,12 +123,13 @@ impl Volume {
         let mut rest = data;
         for (index, within) in chunks(offset..end) {
             let (piece, after) = rest.split_at(within.len());
-            let content = working
-                .dirty
-                .entry((inode, index))
-                .or_insert_with(|| Zeroizing::new(vec![0; CHUNK_SIZE]));
-            content[within].copy_from_slice(piece);
             rest = after;
+            if piece.len() == CHUNK_SIZE {
+                working.dirty.insert((inode, index), piece.to_vec().into());
+                continue;
+            }
+            let content = working.dirty.get_mut(&(inode, index));
+            content.expect("it was made dirty")[within].copy_from_slice(piece);
         }
         attributes.size = attributes.size.max(end);
         attributes.touch();
@@ -197,10 +197,12 @@ impl Volume {
     pub(crate) fn make_dirty(&self, working: &mut Working, inode: u64, index: u64) -> Result<()> {
         if !working.dirty.contains_key(&(inode, index)) {
             let content = match self.load_chunk(working, inode, index)? {
-                Some(content) => Zeroizing::new(content.to_vec()),
-                None => Zeroizing::new(vec![0; CHUNK_SIZE]),
+                Some(content) => content.to_vec(),
+                None => vec![0; CHUNK_SIZE],
             };
-            working.dirty.insert((inode, index), content);
+            working
+                .dirty
+                .insert((inode, index), Plaintext::from(content));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use sconify_shield::FileSystemKey;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::error::{Result, VolumeError};
 use crate::seal::{Sealer, Tag};
@@ -109,11 +109,10 @@ impl Header {
 
     /// Returns the data key, or None if the volume key is another one or the header was changed.
     pub(crate) fn unwrap(&self, key: &FileSystemKey) -> Option<DataKey> {
-        let mut text = wrapper(key, self.volume, self.generation)
+        let text = wrapper(key, self.volume, self.generation)
             .open(self.generation.into(), &self.wrapped, &self.tag)
             .ok()?;
-        let bytes = text.as_slice().try_into().ok().map(Zeroizing::new);
-        text.zeroize();
+        let bytes = <[u8; 32]>::try_from(&*text).ok().map(Zeroizing::new);
         bytes.map(DataKey)
     }
 }
@@ -133,6 +132,7 @@ pub(crate) struct DataKey(Zeroizing<[u8; 32]>);
 /// One key for each purpose.
 pub(crate) struct Keys {
     pub(crate) chunks: Sealer,
+    pub(crate) slots: Sealer,
     pub(crate) nodes: Sealer,
     pub(crate) superblock: Sealer,
     root: hmac::Key,
@@ -146,6 +146,7 @@ impl Keys {
         let mac = |purpose| hmac::Key::new(hmac::HMAC_SHA256, &*derive(purpose));
         Self {
             chunks: Sealer::new("sconify volume v1 chunk", &derive("chunk")),
+            slots: Sealer::new("sconify volume v1 slot", &derive("slot")),
             nodes: Sealer::new("sconify volume v1 node", &derive("node")),
             superblock: Sealer::new("sconify volume v1 superblock", &derive("superblock")),
             root: mac("root"),

@@ -1,11 +1,12 @@
-//! Encrypted volumes, format version 1, as `docs/volume-format.md` specifies it: a tree of files in one SQLite database of
-//! ciphertext, under a Merkle root that changes with each commit.
+//! Encrypted volumes, format version 2, as `docs/volume-format.md` specifies it: a tree of files in an SQLite database and a file of
+//! contents, both ciphertext, under a Merkle root that changes with each commit.
 //!
 //! Begin with [`Volume::create`] or [`Volume::open`]. A volume is used by several threads at once; its operations are
 //! those of a POSIX file system on inode numbers, without permission checks, which are the caller's. Nothing is
 //! durable before [`Volume::commit`] returns, which gives the new [`State`] for the policy service.
 #![forbid(unsafe_code)]
 
+mod allocation;
 mod attributes;
 mod cache;
 mod check;
@@ -23,11 +24,14 @@ mod names;
 mod node;
 mod open;
 mod parts;
+mod plaintext;
 mod range;
 mod rename;
 mod schema;
 mod seal;
+mod slots;
 mod store;
+mod storing;
 mod superblock;
 mod tree;
 mod unnamed;
@@ -45,6 +49,7 @@ pub use freshness::{Accept, Accepted, Expected, Stale, State};
 pub use keys::VolumeId;
 pub use maintain::Facts;
 pub use open::{Access, Options};
+pub use plaintext::Plaintext;
 pub use rename::RenameMode;
 pub use sconify_shield::FileSystemKey;
 pub use volume::{OpenFile, Volume};

@@ -7,6 +7,7 @@ use crate::error::{Result, VolumeError};
 use crate::freshness::State;
 use crate::keys::VolumeId;
 use crate::lock::Lock;
+use crate::slots;
 use crate::store::{lock, Store, Table, FILE_NAME};
 use crate::volume::Volume;
 use crate::{FileSystemKey, CHUNK_SIZE};
@@ -20,11 +21,13 @@ pub struct Facts {
     pub state: State,
     /// How often the key was changed.
     pub key_generation: u32,
-    /// Bytes of content in chunks of their own.
+    /// Bytes of content in chunks of their own, in the database and the contents file.
     pub chunk_bytes: u64,
     /// Bytes of the database with its free pages.
     pub database_bytes: u64,
-    /// Bytes of free pages in it.
+    /// Bytes of the contents file with its free slots.
+    pub contents_bytes: u64,
+    /// Bytes of free pages and slots in them.
     pub free_bytes: u64,
 }
 
@@ -34,7 +37,14 @@ impl Volume {
     /// # Errors
     /// If the database can't be read.
     pub fn facts(&self) -> Result<Facts> {
-        let chunks = self.read().chunks;
+        let working = self.read();
+        let (chunks, free) = (
+            working.chunks + working.slots.used(),
+            self.slots
+                .bytes()?
+                .saturating_sub(working.slots.used() * CHUNK_SIZE as u64),
+        );
+        drop(working);
         let header = lock(&self.header);
         Ok(Facts {
             id: header.volume,
@@ -42,7 +52,8 @@ impl Volume {
             key_generation: header.generation,
             chunk_bytes: chunks * CHUNK_SIZE as u64,
             database_bytes: self.store.database_bytes()?,
-            free_bytes: self.store.free_bytes()?,
+            contents_bytes: self.slots.bytes()?,
+            free_bytes: self.store.free_bytes()? + free,
         })
     }
 
@@ -82,20 +93,23 @@ impl Volume {
                 directory: directory.display().to_string(),
             });
         }
-        // No commit may come between the state that is returned and the copy.
-        let state = if self.access == crate::Access::ReadWrite {
+        if self.access == crate::Access::ReadWrite {
             self.commit()?;
-            let committing = lock(&self.committing);
-            let state = self.state();
-            let copied = self.store.copy_to(&path);
-            drop(committing);
-            copied.map(|()| state)
-        } else {
-            self.store.copy_to(&path).map(|()| self.state())
-        };
-        if state.is_err() {
+        }
+        // No commit may come between the state that is returned and the copy. Without one no slot is written that the state names.
+        let committing = lock(&self.committing);
+        let durable = *lock(&self.durable);
+        let copied = self.slots.copy_to(directory, durable.slots);
+        let contents = directory.join(slots::FILE_NAME);
+        let is_new = !matches!(copied, Err(VolumeError::Exists { .. }));
+        let state = copied
+            .and_then(|()| self.store.copy_to(&path))
+            .map(|()| durable.state);
+        drop(committing);
+        if state.is_err() && is_new {
             // What could not be created can't be removed either; the first error is the one to tell.
             let _ = std::fs::remove_file(&path);
+            let _ = std::fs::remove_file(&contents);
         }
         let state = state?;
         std::fs::File::open(&path)

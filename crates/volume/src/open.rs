@@ -12,6 +12,7 @@ use crate::lock::Lock;
 use crate::log;
 use crate::node::{Key, Kind, Link, Node, NODE_SIZE};
 use crate::seal::{Tag, SALT_SIZE};
+use crate::slots::Slots;
 use crate::store::{Batch, Store, Table};
 use crate::superblock::{Superblock, SPILL};
 use crate::tree::{Nodes, Tree};
@@ -71,6 +72,7 @@ impl Volume {
             }
             Err(other) => return Err(other),
         }
+        let slots = Slots::create(directory)?;
         let store = Store::create(directory)?;
         let (header, data_key) = Header::create(key);
         let keys = Keys::derive(&data_key);
@@ -89,6 +91,8 @@ impl Volume {
             next_node: tree.next(),
             next_chunk: 1,
             chunks: 0,
+            slots: 0,
+            slots_used: 0,
             recent: Vec::new(),
         };
         let mut rows = Batch::new();
@@ -107,6 +111,7 @@ impl Volume {
         Ok(Self::assemble(
             Opened {
                 store,
+                slots,
                 header,
                 keys,
                 superblock,
@@ -157,10 +162,15 @@ impl Volume {
                 ),
             ));
         }
+        let slots = match options.access {
+            Access::ReadWrite => Slots::open(directory)?,
+            Access::ReadOnly | Access::Ephemeral => Slots::open_immutable(directory)?,
+        };
         let (tree, next) = (superblock.tree, superblock.next_node);
         let mut volume = Self::assemble(
             Opened {
                 store,
+                slots,
                 header,
                 keys,
                 superblock: superblock.clone(),
@@ -185,6 +195,7 @@ impl Volume {
             Refusal::Stale(reason) => stale(reason),
             Refusal::Failed(error) => error,
         })?;
+        volume.slots.check_length(superblock.slots)?;
         volume.load(&tree, superblock.level)?;
         if options.access != Access::ReadOnly {
             volume.reap_orphans()?;

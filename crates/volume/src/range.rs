@@ -112,10 +112,10 @@ impl Volume {
         if length == 0 {
             return Err(Errno::INVAL.into());
         }
-        if self.available()? < length {
+        let mut working = self.change()?;
+        if self.available(&working)? < length {
             return Err(Errno::NOSPC.into());
         }
-        let mut working = self.change()?;
         let mut attributes = self.regular(&working, inode)?;
         if end > attributes.size {
             attributes.size = end;
@@ -221,10 +221,7 @@ impl Volume {
         working.tree.scan(self, keys, true, &mut |key, record| {
             found.push((
                 key,
-                ChunkRecord::decode(record).map(|record| match record {
-                    ChunkRecord::Row(link) => Some(link.id),
-                    ChunkRecord::Inline(_) => None,
-                }),
+                ChunkRecord::decode(record).map(|record| record.place()),
             ));
             if found.len() < STEP {
                 ControlFlow::Continue(())
@@ -235,12 +232,9 @@ impl Volume {
         let more = (found.len() == STEP).then(|| found[STEP - 1].0.sub);
         let from = more.unwrap_or(range.start);
         let mut attributes = self.find(working, inode)?;
-        for (key, row) in found {
+        for (key, stored) in found {
             working.tree.prepare(self, &[key])?;
-            if let Some(id) = row? {
-                working.freed.push(id);
-                working.chunks -= 1;
-            }
+            working.free(stored?);
             working.tree.remove(self, key)?;
             attributes.stored -= 1;
             self.put(working, &attributes)?;

@@ -6,7 +6,7 @@ use crate::error::{Result, VolumeError};
 
 /// `PRAGMA application_id`: "SCNV".
 const APPLICATION: i32 = i32::from_be_bytes(*b"SCNV");
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// The tables of the database.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -15,7 +15,7 @@ pub(crate) enum Table {
     Volume,
     /// Nodes of the tree.
     Node,
-    /// Contents of files.
+    /// Contents of files that were committed few at a time.
     Chunk,
 }
 
@@ -66,10 +66,16 @@ pub(crate) fn check(connection: &Connection) -> Result<()> {
     }
     let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let numbers = (number("application_id")?, number("user_version")?);
-    if numbers != (APPLICATION, VERSION) {
+    if numbers.0 == APPLICATION && numbers.1 != VERSION {
         return Err(changed(format!(
-            "its application id and version are {numbers:?}, expected {:?}",
-            (APPLICATION, VERSION)
+            "its format version is {}, expected {VERSION}: export it with the release that made it, and import that",
+            numbers.1
+        )));
+    }
+    if numbers.0 != APPLICATION {
+        return Err(changed(format!(
+            "its application id is {}, expected {APPLICATION}",
+            numbers.0
         )));
     }
     Ok(())

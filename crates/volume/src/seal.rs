@@ -7,8 +7,13 @@ use ring::rand::{SecureRandom, SystemRandom};
 use ring::{aead, hmac};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::plaintext::Plaintext;
+
 /// Bytes of salt before each ciphertext.
 pub(crate) const SALT_SIZE: usize = 24;
+
+/// What the key of one message is derived from. Not a secret.
+pub(crate) type Salt = [u8; SALT_SIZE];
 
 /// The authentication tag of a message. Not a secret.
 pub(crate) type Tag = [u8; 16];
@@ -36,35 +41,56 @@ impl Sealer {
 
     /// Encrypts `text` for the place `id`; returns salt and ciphertext, and the tag apart.
     pub(crate) fn seal(&self, id: u64, text: &[u8]) -> (Vec<u8>, Tag) {
+        let salt = self.salt();
         let mut message = Vec::with_capacity(SALT_SIZE + text.len());
-        message.resize(SALT_SIZE, 0);
-        self.random
-            .fill(&mut message)
-            .expect("the operating system gives random bytes");
+        message.extend_from_slice(&salt);
         message.extend_from_slice(text);
-        let (salt, body) = message.split_at_mut(SALT_SIZE);
+        let tag = self.seal_body(id, &salt, &mut message[SALT_SIZE..]);
+        (message, tag)
+    }
+
+    /// Encrypts `text` for the place `id`; returns the ciphertext, which is as long as the text, with salt and tag apart.
+    pub(crate) fn seal_apart(&self, id: u64, text: &[u8]) -> (Vec<u8>, Salt, Tag) {
+        let salt = self.salt();
+        let mut body = text.to_vec();
+        let tag = self.seal_body(id, &salt, &mut body);
+        (body, salt, tag)
+    }
+
+    fn salt(&self) -> Salt {
+        let mut salt = [0; SALT_SIZE];
+        self.random
+            .fill(&mut salt)
+            .expect("the operating system gives random bytes");
+        salt
+    }
+
+    fn seal_body(&self, id: u64, salt: &Salt, body: &mut [u8]) -> Tag {
         let tag = self
             .message_key(salt)
             .seal_in_place_separate_tag(nonce(), aead::Aad::from(self.associated(id)), body)
             .expect("messages are far below the length limit of AES-GCM");
-        (
-            message,
-            tag.as_ref().try_into().expect("a tag has 16 bytes"),
-        )
+        tag.as_ref().try_into().expect("a tag has 16 bytes")
     }
 
     /// Decrypts what [`Sealer::seal`] made for the place `id`.
-    pub(crate) fn open(
-        &self,
-        id: u64,
-        message: &[u8],
-        tag: &Tag,
-    ) -> Result<Zeroizing<Vec<u8>>, Forged> {
+    pub(crate) fn open(&self, id: u64, message: &[u8], tag: &Tag) -> Result<Plaintext, Forged> {
         if message.len() < SALT_SIZE {
             return Err(Forged);
         }
         let (salt, body) = message.split_at(SALT_SIZE);
-        let mut text = Zeroizing::new(body.to_vec());
+        self.open_apart(id, salt, body.to_vec(), tag)
+    }
+
+    /// Decrypts what [`Sealer::seal_apart`] made for the place `id`.
+    pub(crate) fn open_apart(
+        &self,
+        id: u64,
+        salt: &[u8],
+        body: Vec<u8>,
+        tag: &Tag,
+    ) -> Result<Plaintext, Forged> {
+        let mut text = Plaintext::from(body);
         self.message_key(salt)
             .open_in_place_separate_tag(
                 nonce(),
@@ -107,7 +133,7 @@ mod tests {
     fn messages_open_where_they_were_sealed_and_nowhere_else() {
         let sealer = Sealer::new("test", &Zeroizing::new([7; 32]));
         let (message, tag) = sealer.seal(3, b"text");
-        assert_eq!(**sealer.open(3, &message, &tag).unwrap(), *b"text");
+        assert_eq!(*sealer.open(3, &message, &tag).unwrap(), *b"text");
         assert!(sealer.open(4, &message, &tag).is_err());
         assert!(Sealer::new("other", &Zeroizing::new([7; 32]))
             .open(3, &message, &tag)
@@ -121,6 +147,11 @@ mod tests {
             assert!(sealer.open(3, &flipped, &tag).is_err(), "byte {position}");
         }
         assert!(sealer.open(3, &message[..SALT_SIZE - 1], &tag).is_err());
+        let (body, salt, tag) = sealer.seal_apart(3, b"text");
+        assert_eq!(body.len(), 4);
+        let open = |id, body: &[u8]| sealer.open_apart(id, &salt, body.to_vec(), &tag);
+        assert_eq!(*open(3, &body).unwrap(), *b"text");
+        assert!(open(4, &body).is_err() && open(3, b"text").is_err());
     }
 
     #[test]

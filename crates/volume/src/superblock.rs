@@ -12,7 +12,7 @@ pub(crate) const SPILL: usize = 64;
 /// How many history records are kept: roots of the last 65,536 commits, and up to 127 more in the superblock.
 pub(crate) const HISTORY_RECORDS: u64 = 1_024;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MAX_RECENT: usize = 2 * SPILL - 1;
 
 /// Everything that the tree does not say of a state.
@@ -30,6 +30,10 @@ pub(crate) struct Superblock {
     pub(crate) next_chunk: u64,
     /// How many chunks are stored in rows of their own.
     pub(crate) chunks: u64,
+    /// How many slots the contents file has at least: all that the tree names are below.
+    pub(crate) slots: u64,
+    /// How many of them the tree names.
+    pub(crate) slots_used: u64,
     /// Roots of the commits before this one, oldest first, the last one being that of `counter - 1`.
     pub(crate) recent: Vec<[u8; 32]>,
 }
@@ -48,6 +52,8 @@ impl Superblock {
             self.next_node,
             self.next_chunk,
             self.chunks,
+            self.slots,
+            self.slots_used,
         ] {
             out.extend(number.to_le_bytes());
         }
@@ -72,6 +78,8 @@ impl Superblock {
             next_node: decoder.u64()?,
             next_chunk: decoder.u64()?,
             chunks: decoder.u64()?,
+            slots: decoder.u64()?,
+            slots_used: decoder.u64()?,
             recent: {
                 let count = usize::from(decoder.u16()?);
                 if count > MAX_RECENT {
@@ -83,6 +91,9 @@ impl Superblock {
         decoder.padding()?;
         if superblock.counter <= superblock.recent.len() as u64 {
             return Err(decoder.malformed("it has more roots than commits"));
+        }
+        if superblock.slots_used > superblock.slots {
+            return Err(decoder.malformed("it has more chunks in slots than slots"));
         }
         Ok(superblock)
     }
@@ -129,6 +140,8 @@ mod tests {
             next_node: 7,
             next_chunk: 8,
             chunks: 9,
+            slots: 11,
+            slots_used: 10,
             recent: vec![],
         }
     }
@@ -164,12 +177,15 @@ mod tests {
         let mut version = good.clone();
         version[0] = 9;
         let mut roots = good.clone();
-        roots[73] = 1;
+        roots[89] = 1;
+        let mut slots = good.clone();
+        slots[81] = 12;
         let mut many = good.clone();
-        many[73..75].copy_from_slice(&200_u16.to_le_bytes());
+        many[89..91].copy_from_slice(&200_u16.to_le_bytes());
         for (bad, expected) in [
             (version, "version"),
             (roots, "more roots than commits"),
+            (slots, "more chunks in slots"),
             (many, "too many"),
         ] {
             let message = Superblock::decode(&bad).unwrap_err().to_string();

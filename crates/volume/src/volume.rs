@@ -8,8 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use zeroize::Zeroizing;
-
+use crate::allocation::Allocation;
 use crate::attributes::Attributes;
 use crate::cache::Cache;
 use crate::error::{Result, VolumeError};
@@ -18,18 +17,21 @@ use crate::keys::{Header, Keys, VolumeId};
 use crate::lock::Lock;
 use crate::node::{Key, Kind, Link, Node, NODE_SIZE};
 use crate::open::{Access, Options};
-use crate::seal::{Tag, SALT_SIZE};
+use crate::plaintext::Plaintext;
+use crate::seal::{Salt, Tag, SALT_SIZE};
+use crate::slots::Slots;
 use crate::store::{lock, Store, Table};
 use crate::superblock::Superblock;
 use crate::tree::{Nodes, Tree};
 use crate::CHUNK_SIZE;
 
 /// The content of a chunk.
-pub(crate) type Content = Arc<Zeroizing<Vec<u8>>>;
+pub(crate) type Content = Arc<Plaintext>;
 
 /// An open volume. Dropping it ends its use without a commit; see [`Volume::close`].
 pub struct Volume {
     pub(crate) store: Store,
+    pub(crate) slots: Slots,
     pub(crate) keys: Keys,
     pub(crate) header: Mutex<Header>,
     pub(crate) access: Access,
@@ -47,6 +49,7 @@ pub struct Volume {
 /// What a volume is made of.
 pub(crate) struct Opened {
     pub(crate) store: Store,
+    pub(crate) slots: Slots,
     pub(crate) header: Header,
     pub(crate) keys: Keys,
     pub(crate) superblock: Superblock,
@@ -64,8 +67,10 @@ pub(crate) struct Working {
     pub(crate) next_chunk: u64,
     /// How many chunks have rows of their own.
     pub(crate) chunks: u64,
+    /// Which slots of the contents file are free.
+    pub(crate) slots: Allocation,
     /// Content that is not encrypted yet, by inode and number of the chunk.
-    pub(crate) dirty: BTreeMap<(u64, u64), Zeroizing<Vec<u8>>>,
+    pub(crate) dirty: BTreeMap<(u64, u64), Plaintext>,
     /// Rows of chunks that no record names any more.
     pub(crate) freed: Vec<u64>,
     /// Counts changes.
@@ -76,18 +81,42 @@ pub(crate) struct Working {
     pub(crate) room: usize,
 }
 
+impl Working {
+    /// Bytes of memory that changes take beside the content, until a commit.
+    pub(crate) fn bookkeeping(&self) -> usize {
+        // Something freed costs some bytes until it is on the disk.
+        let freed = self.freed.len() + usize::try_from(self.slots.waiting()).unwrap_or(usize::MAX);
+        self.tree.dirty() * NODE_SIZE + freed.saturating_mul(64)
+    }
+
+    /// Notes that the chunk of a record is stored there no longer.
+    pub(crate) fn free(&mut self, stored: Stored) {
+        match stored {
+            Stored::Inline => {}
+            Stored::Row(id) => {
+                self.chunks -= 1;
+                self.freed.push(id);
+            }
+            Stored::Slot(slot) => self.slots.give_back(slot, self.superblock.counter + 1),
+        }
+    }
+}
+
 /// What is on the disk.
 #[derive(Clone, Copy)]
 pub(crate) struct Durable {
     pub(crate) state: State,
     /// The change up to which it is.
     pub(crate) version: u64,
+    /// How many slots of the contents file it needs.
+    pub(crate) slots: u64,
 }
 
 impl Volume {
     pub(crate) fn assemble(opened: Opened, options: &Options) -> Self {
         let Opened {
             store,
+            slots,
             header,
             keys,
             superblock,
@@ -99,6 +128,7 @@ impl Volume {
             next_inode: superblock.next_inode,
             next_chunk: superblock.next_chunk,
             chunks: superblock.chunks,
+            slots: Allocation::new(superblock.slots, superblock.slots_used),
             root: state.root,
             tree,
             superblock,
@@ -108,9 +138,15 @@ impl Volume {
             handles: HashMap::new(),
             room: 0,
         };
+        let durable = Durable {
+            state,
+            version: 0,
+            slots: working.superblock.slots,
+        };
         let quarter = options.cache_bytes / 4;
         Self {
             store,
+            slots,
             keys,
             header: Mutex::new(header),
             access: options.access,
@@ -118,7 +154,7 @@ impl Volume {
             accepted: Accepted::Same,
             working: RwLock::new(working),
             committing: Mutex::new(()),
-            durable: Mutex::new(Durable { state, version: 0 }),
+            durable: Mutex::new(durable),
             nodes: Mutex::new(Cache::new(quarter / NODE_SIZE)),
             chunks: Mutex::new(Cache::new((options.cache_bytes - quarter) / CHUNK_SIZE)),
             _lock: lock,
@@ -157,22 +193,31 @@ impl Volume {
         Ok(OpenFile::new(Arc::clone(self), inode))
     }
 
-    /// Writes the log back, so that the database is one file; nobody may use the volume any more.
+    /// Writes the log back, so that the database has all; nobody may use the volume any more.
     ///
     /// # Errors
     /// [`VolumeError::Io`] and the like; what was committed is on the disk all the same.
     pub fn close_shared(&self) -> Result<()> {
         let _committing = lock(&self.committing);
-        self.store.close()
+        self.end()
     }
 
-    /// Commits and closes; the database is one file then, if the disk allows it.
+    /// Closes the files, and cuts off what the last commit does not need of that of contents.
+    fn end(&self) -> Result<()> {
+        self.store.close()?;
+        if self.access == Access::ReadWrite {
+            self.slots.cut(lock(&self.durable).slots)?;
+        }
+        Ok(())
+    }
+
+    /// Commits and closes; no log is left then, if the disk allows it.
     ///
     /// # Errors
     /// What [`Volume::commit`] fails with.
     pub fn close(self) -> Result<State> {
         let state = self.commit()?;
-        self.store.close()?;
+        self.end()?;
         Ok(state)
     }
 
@@ -192,7 +237,7 @@ impl Volume {
         let mut working = self.write();
         if self.is_over_limit(&working) {
             drop(working);
-            self.commit()?;
+            self.relieve()?;
             working = self.write();
         }
         working.version += 1;
@@ -213,11 +258,7 @@ impl Volume {
 
     /// Whether so much waits to be written that it must be, before there is more.
     pub(crate) fn is_over_limit(&self, working: &Working) -> bool {
-        // A freed row costs some bytes until it is removed.
-        working.dirty.len() * CHUNK_SIZE
-            + working.tree.dirty() * NODE_SIZE
-            + working.freed.len() * 64
-            > self.dirty_limit
+        working.dirty.len() * CHUNK_SIZE + working.bookkeeping() > self.dirty_limit
     }
 
     /// The content of a chunk, or None for a hole.
@@ -235,20 +276,31 @@ impl Volume {
             ChunkRecord::Inline(bytes) => {
                 let mut content = bytes.to_vec();
                 content.resize(CHUNK_SIZE, 0);
-                Ok(Some(Arc::new(Zeroizing::new(content))))
+                Ok(Some(Arc::new(content.into())))
             }
-            ChunkRecord::Row(link) => {
-                if let Some(content) = lock(&self.chunks).get(&link.tag) {
-                    return Ok(Some(content));
-                }
-                let content =
-                    Arc::new(self.open_row(Table::Chunk, &link).map_err(|reason| {
-                        reason.at(|| format!("chunk {index} of inode {inode}"))
-                    })?);
-                lock(&self.chunks).insert(link.tag, Arc::clone(&content));
-                Ok(Some(content))
+            ChunkRecord::Row(link) => self.load_content((inode, index), &link.tag, || {
+                self.open_row(Table::Chunk, &link)
+            }),
+            ChunkRecord::Slot(link, salt) => {
+                self.load_content((inode, index), &link.tag, || self.open_slot(&link, &salt))
             }
         }
+    }
+
+    fn load_content(
+        &self,
+        (inode, index): (u64, u64),
+        tag: &Tag,
+        open: impl FnOnce() -> std::result::Result<Plaintext, PlaceError>,
+    ) -> Result<Option<Content>> {
+        if let Some(content) = lock(&self.chunks).get(tag) {
+            return Ok(Some(content));
+        }
+        let content =
+            open().map_err(|reason| reason.at(|| format!("chunk {index} of inode {inode}")))?;
+        let content = Arc::new(content);
+        lock(&self.chunks).insert(*tag, Arc::clone(&content));
+        Ok(Some(content))
     }
 
     pub(crate) fn keep_chunk(&self, tag: Tag, content: Content) {
@@ -260,11 +312,7 @@ impl Volume {
     }
 
     /// Reads and authenticates the row behind a link.
-    fn open_row(
-        &self,
-        table: Table,
-        link: &Link,
-    ) -> std::result::Result<Zeroizing<Vec<u8>>, RowError> {
+    fn open_row(&self, table: Table, link: &Link) -> std::result::Result<Plaintext, PlaceError> {
         let (sealer, size) = match table {
             Table::Chunk => (&self.keys.chunks, CHUNK_SIZE),
             _ => (&self.keys.nodes, NODE_SIZE),
@@ -274,20 +322,30 @@ impl Volume {
                 let expected = SALT_SIZE + size;
                 return Err(format!("it has {} bytes, expected {expected}", row.len()));
             }
-            sealer.open(link.id, row, &link.tag).map_err(|_| {
-                "it was changed, moved, or comes from another state or volume".to_owned()
-            })
+            sealer
+                .open(link.id, row, &link.tag)
+                .map_err(|_| CHANGED.to_owned())
         });
         let name = |reason| format!("row {} of table {}: {reason}", link.id, table.name());
         match opened {
             Ok(Some(Ok(text))) => Ok(text),
-            Ok(Some(Err(reason))) => Err(RowError::Forged(name(reason))),
-            Ok(None) => Err(RowError::Forged(name("it is missing".to_owned()))),
+            Ok(Some(Err(reason))) => Err(PlaceError::Forged(name(reason))),
+            Ok(None) => Err(PlaceError::Forged(name("it is missing".to_owned()))),
             Err(VolumeError::NotAuthentic { what, reason }) => {
-                Err(RowError::Forged(name(format!("{what}: {reason}"))))
+                Err(PlaceError::Forged(name(format!("{what}: {reason}"))))
             }
-            Err(error) => Err(RowError::Other(error)),
+            Err(error) => Err(PlaceError::Other(error)),
         }
+    }
+
+    /// Reads and authenticates the chunk in a slot.
+    fn open_slot(&self, link: &Link, salt: &Salt) -> std::result::Result<Plaintext, PlaceError> {
+        let forged =
+            |reason| PlaceError::Forged(format!("slot {} of the contents file: {reason}", link.id));
+        let sealed = self.slots.read(link.id).map_err(PlaceError::Other)?;
+        let sealed = sealed.ok_or_else(|| forged("it is missing: the file is truncated"))?;
+        let opened = self.keys.slots.open_apart(link.id, salt, sealed, &link.tag);
+        opened.map_err(|_| forged(CHANGED))
     }
 }
 
@@ -315,13 +373,16 @@ impl Nodes for Volume {
     }
 }
 
-/// Why a row can't be used.
-enum RowError {
+/// What the host may have done to bytes that don't authenticate.
+const CHANGED: &str = "it was changed, moved, or comes from another state or volume";
+
+/// Why a row or slot can't be used.
+enum PlaceError {
     Forged(String),
     Other(VolumeError),
 }
 
-impl RowError {
+impl PlaceError {
     fn at(self, place: impl FnOnce() -> String) -> VolumeError {
         match self {
             Self::Forged(reason) => VolumeError::forged(place(), reason),
@@ -332,18 +393,42 @@ impl RowError {
 
 /// Where the content of a chunk is.
 pub(crate) enum ChunkRecord<'a> {
+    /// In the database.
     Row(Link),
+    /// In the contents file.
+    Slot(Link, Salt),
     /// In the record itself, without the zeros at its end.
     Inline(&'a [u8]),
 }
 
+/// Where the content of a chunk is, without what it takes to read it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stored {
+    Inline,
+    Row(u64),
+    Slot(u64),
+}
+
 impl<'a> ChunkRecord<'a> {
+    pub(crate) fn place(&self) -> Stored {
+        match self {
+            Self::Inline(_) => Stored::Inline,
+            Self::Row(link) => Stored::Row(link.id),
+            Self::Slot(link, _) => Stored::Slot(link.id),
+        }
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
             Self::Row(link) => {
                 out.push(1);
                 link.encode(&mut out);
+            }
+            Self::Slot(link, salt) => {
+                out.push(3);
+                link.encode(&mut out);
+                out.extend(salt);
             }
             Self::Inline(bytes) => {
                 out.push(2);
@@ -362,6 +447,11 @@ impl<'a> ChunkRecord<'a> {
                 Ok(Self::Row(link))
             }
             2 => Ok(Self::Inline(decoder.rest())),
+            3 => {
+                let (link, salt) = (Link::decode(&mut decoder)?, decoder.array()?);
+                decoder.end()?;
+                Ok(Self::Slot(link, salt))
+            }
             _ => Err(decoder.malformed("its storage is unknown")),
         }
     }

@@ -1,10 +1,9 @@
 //! Taking over content that a caller keeps itself, such as memory that programs have mapped: whole chunks, then size and times.
 
-use zeroize::Zeroizing;
-
 use crate::attributes::Time;
 use crate::error::Result;
 use crate::node::{Key, Kind};
+use crate::plaintext::Plaintext;
 use crate::volume::Volume;
 use crate::CHUNK_SIZE;
 
@@ -25,12 +24,7 @@ impl Volume {
     ///
     /// # Errors
     /// ENOENT, EISDIR, EINVAL; ENOSPC before anything was changed.
-    pub fn put_chunks(
-        &self,
-        inode: u64,
-        chunks: Vec<(u64, Zeroizing<Vec<u8>>)>,
-        size: u64,
-    ) -> Result<()> {
+    pub fn put_chunks(&self, inode: u64, chunks: Vec<(u64, Plaintext)>, size: u64) -> Result<()> {
         let mut working = self.change()?;
         let mut attributes = self.regular(&working, inode)?;
         self.check_room(&mut working, chunks.len())?;

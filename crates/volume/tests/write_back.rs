@@ -4,11 +4,10 @@ mod harness;
 
 use harness::{assert_sound, create, create_file, new, read_file, reopen};
 use rustix::io::Errno;
-use sconify_volume::{NewKind, Time, Times, VolumeError, CHUNK_SIZE, ROOT_INODE};
-use zeroize::Zeroizing;
+use sconify_volume::{NewKind, Plaintext, Time, Times, VolumeError, CHUNK_SIZE, ROOT_INODE};
 
-fn chunk(byte: u8, length: usize) -> Zeroizing<Vec<u8>> {
-    let mut chunk = Zeroizing::new(vec![0; CHUNK_SIZE]);
+fn chunk(byte: u8, length: usize) -> Plaintext {
+    let mut chunk = Plaintext::from(vec![0; CHUNK_SIZE]);
     chunk[..length].fill(byte);
     chunk
 }

@@ -192,7 +192,7 @@ def _named(directory: Path) -> Iterator[None]:
 def _new_directory(directory: Path) -> Iterator[None]:
     """Have a directory without a volume; what was made in it is removed on failure."""
     existed = directory.exists()
-    if existed and any(path.name.startswith("volume.sqlite") for path in directory.iterdir()):
+    if existed and any(path.name.startswith(("volume.sqlite", "volume.contents")) for path in directory.iterdir()):
         raise UserError(f"{directory} holds a volume already", remedy="name another directory")
     directory.mkdir(parents=True, exist_ok=True)
     try:

@@ -31,10 +31,11 @@ def open_message(kind: bytes, key: bytes, place: int, message: bytes, tag: bytes
 
 
 class Reader:
-    """One state of a volume."""
+    """One state of a volume, in a directory."""
 
-    def __init__(self, database: Path, volume_key: bytes) -> None:
-        self._rows = sqlite3.connect(database)
+    def __init__(self, directory: Path, volume_key: bytes) -> None:
+        self._rows = sqlite3.connect(directory / "volume.sqlite")
+        self._contents = (directory / "volume.contents").read_bytes()
         header = self._row("volume", 0)
         magic, volume, generation = struct.unpack_from("<8s16sI", header)
         assert (magic, len(header)) == (b"SCNVOLM1", 100)
@@ -43,10 +44,10 @@ class Reader:
         row = self._row("volume", 1)
         block = open_message(b"sconify volume v1 superblock", self._key("superblock"), 1, row[:-16], row[-16:])
         self.root = hmac.digest(self._key("root"), block, "sha256")
-        fields = struct.unpack_from("<IQIBQ16sQQQQH", block)
-        version, self.counter, of_header, level, top, tag, _, _, _, self.chunks, count = fields
-        assert (version, of_header) == (1, generation)
-        start = struct.calcsize("<IQIBQ16sQQQQH")
+        fields = struct.unpack_from("<IQIBQ16sQQQQQQH", block)
+        version, self.counter, of_header, level, top, tag, _, _, _, self.chunks, self.slots, self.used, count = fields
+        assert (version, of_header) == (2, generation)
+        start = struct.calcsize("<IQIBQ16sQQQQQQH")
         self.recent = [block[start + 32 * index :][:32] for index in range(count)]
         assert block[start + 32 * count :].strip(b"\0") == b""
         self.records = dict(self._node(top, tag, level))
@@ -56,7 +57,7 @@ class Reader:
         content = bytearray(size + 16_384)
         for (owner, kind, index), record in self.records.items():
             if (owner, kind) == (inode, 5):
-                chunk = record[1:] if record[0] == 2 else self._chunk(record)
+                chunk = {1: self._chunk, 2: lambda inline: inline[1:], 3: self._slot}[record[0]](record)
                 content[index * 16_384 : index * 16_384 + len(chunk)] = chunk
         return bytes(content[:size])
 
@@ -80,9 +81,14 @@ class Reader:
         return row
 
     def _chunk(self, record: bytes) -> bytes:
-        storage, number, tag = struct.unpack("<BQ16s", record)
-        assert storage == 1
+        number, tag = struct.unpack_from("<Q16s", record, 1)
         return open_message(b"sconify volume v1 chunk", self._key("chunk"), number, self._row("chunk", number), tag)
+
+    def _slot(self, record: bytes) -> bytes:
+        number, tag, salt = struct.unpack_from("<Q16s24s", record, 1)
+        assert number < self.slots
+        sealed = self._contents[number * 16_384 :][:16_384]
+        return open_message(b"sconify volume v1 slot", self._key("slot"), number, salt + sealed, tag)
 
     def _node(self, number: int, tag: bytes, level: int) -> Iterator[tuple[Key, bytes]]:
         text = open_message(b"sconify volume v1 node", self._key("node"), number, self._row("node", number), tag)
@@ -113,22 +119,28 @@ def test_a_volume_is_read_by_its_specification(tmp_path: Path) -> None:
         roots.append(volume.commit())
     large = volume.add(Volume.ROOT, b"large", kind="-")
     volume.write(large, 40_000, CONTENT)
+    volume.commit()
+    huge = volume.add(Volume.ROOT, b"huge", kind="-")
+    volume.write(huge, 0, CONTENT * 10)
     link = volume.add(Volume.ROOT, b"link", kind="l", target=b"t" * 3_000)
     volume.set_xattr(large, b"user.name", b"value")
     counter, root = volume.commit()
     volume.close()
 
-    read = Reader(tmp_path / "volume.sqlite", KEY)
+    read = Reader(tmp_path, KEY)
     assert (read.counter, read.root) == (counter, root)
     names = read.names(Volume.ROOT)
-    assert len(names) == 202
+    assert len(names) == 203
     for number in range(200):
         expected = bytes(number) + CONTENT[: number * 20] if number else b""
         assert read.content(names[f"file-{number}".encode()]) == expected
     assert read.content(names[b"large"]) == bytes(40_000) + CONTENT
+    assert read.content(names[b"huge"]) == CONTENT * 10
     assert read.records[link, 3, 0] + read.records[link, 3, 1] == b"t" * 3_000
     assert read.records[large, 4, 0] == b"\x09user.name" + struct.pack("<I", 5) + b"value"
-    assert read.chunks == sum(kind == 5 and record[0] == 1 for (_, kind, _), record in read.records.items())
+    stored = [record[0] for (_, kind, _), record in read.records.items() if kind == 5]
+    assert (read.chunks, read.used) == (stored.count(1), stored.count(3))
+    assert read.slots == read.used == len(CONTENT * 10) // 16_384 + 1
     # Every earlier root is recent or in a history record.
     assert read.recent[-1] == roots[-1][1]
     history = {key[2]: record for key, record in read.records.items() if key[1] == 7}
@@ -146,6 +158,6 @@ def test_a_rotated_key_wraps_the_same_data_key(tmp_path: Path) -> None:
     volume.write(inode, 0, CONTENT)
     state = volume.rotate(KEY, bytes(32))
     volume.close()
-    read = Reader(tmp_path / "volume.sqlite", bytes(32))
+    read = Reader(tmp_path, bytes(32))
     assert (read.counter, read.root) == state
     assert read.content(inode) == CONTENT

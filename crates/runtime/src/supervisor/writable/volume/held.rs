@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{fstat, ftruncate, seek, SeekFrom, Stat};
 use rustix::io::{pread, pwrite, Errno};
-use sconify_volume::{OpenFile, Time, Times, Volume, VolumeError, CHUNK_SIZE};
+use sconify_volume::{OpenFile, Plaintext, Time, Times, Volume, VolumeError, CHUNK_SIZE};
 use zeroize::Zeroizing;
 
 use super::super::state::{create, now, set_times};
@@ -311,7 +311,7 @@ struct Look<'a> {
     prints: &'a Fingerprints,
     number: u64,
     size: u64,
-    batch: Vec<(u64, Zeroizing<Vec<u8>>, Option<Print>)>,
+    batch: Vec<(u64, Plaintext, Option<Print>)>,
     /// Chunks that are not zeros.
     seen: usize,
     is_changed: bool,
@@ -414,7 +414,7 @@ impl Look<'_> {
         chunk: Vec<u8>,
         print: Option<Print>,
     ) -> Result<(), VolumeError> {
-        self.batch.push((index, Zeroizing::new(chunk), print));
+        self.batch.push((index, chunk.into(), print));
         if self.batch.len() >= BATCH {
             self.flush(written)?;
         }
