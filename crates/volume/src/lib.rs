@@ -27,6 +27,7 @@ mod parts;
 mod plaintext;
 mod range;
 mod rename;
+mod rows;
 mod schema;
 mod seal;
 mod slots;
