@@ -2,7 +2,7 @@
 //! `cargo bench --package sconify-volume`.
 //!
 //! Each figure is the median of rounds that take turns. The directory to measure in is the first argument, or the current
-//! one; further ones are parts of the names of what is measured. Without FUSE or gocryptfs the comparison with it is left out, and the output says why.
+//! one. Without FUSE or gocryptfs the comparison with it is left out, and the output says why.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -305,11 +305,9 @@ fn main() {
             false,
         ),
     ];
-    let mut arguments = std::env::args()
+    let place = std::env::args()
         .skip(1)
-        .filter(|argument| !argument.starts_with('-'));
-    let place = arguments.next();
-    let wanted = arguments.collect::<Vec<_>>();
+        .find(|argument| !argument.starts_with('-'));
     let place = place.map_or_else(|| std::env::current_dir().unwrap(), PathBuf::from);
     let scratch = tempfile::tempdir_in(place).unwrap();
     let directory = |name: &str| {
@@ -357,8 +355,7 @@ fn main() {
         "{:46} {:>10} {:>10} {:>10}   volume is faster than",
         "", "plain", "volume", "gocryptfs"
     );
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part));
-    for (name, work, cold) in works.into_iter().filter(|(name, ..)| is_wanted(name)) {
+    for (name, work, cold) in works {
         let mut times = vec![Vec::new(); subjects.len()];
         for _ in 0..ROUNDS {
             for (times, (_, subject)) in times.iter_mut().zip(&mut subjects) {

@@ -116,6 +116,40 @@ def test_a_store_that_is_not_as_it_was_left_is_refused(victim: Victim, attack: s
     assert expected in log, log
 
 
+CONTENTS_ATTACKS: dict[str, Callable[[Path, Path], object]] = {
+    "flipped": lambda store, _: stores.change_slots(store, lambda slots: map(stores.flipped, slots)),
+    "swapped": lambda store, _: stores.change_slots(store, lambda slots: slots[::-1]),
+    "zeros": lambda store, _: stores.change_slots(store, lambda slots: [bytes(len(slot)) for slot in slots]),
+    "of an older state": lambda store, old: stores.put_contents(old, store),
+    "truncated": lambda store, _: stores.change_slots(store, lambda slots: slots[: len(slots) // 2]),
+    "missing": lambda store, _: store.joinpath(stores.CONTENTS).unlink(),
+}
+
+
+def test_a_contents_file_that_is_not_as_it_was_left_is_refused(notes: MakeNotes, tmp_path: Path) -> None:
+    """What is not found at the start is found when the file is opened, and named."""
+    subject = notes("hostile-contents")
+    store = Path(subject.store)
+    assert subject.said("add large 1000000") == ["ok"]
+    stores.put(store, tmp_path / "old")
+    assert subject.said("remove large", "add large 1000000") == ["ok", "ok"]
+    stores.put(store, tmp_path / "new")
+    assert (store / stores.CONTENTS).stat().st_size >= 1_000_000
+    for name, attack in CONTENTS_ATTACKS.items():
+        stores.put(tmp_path / "new", store)
+        attack(store, tmp_path / "old")
+        with subject.talk() as program:
+            answer = program.ask("get large")
+            code, log = program.end()
+        assert not answer.startswith("x"), f"{name}: accepted"
+        print(f"{name}: {code}\n{log}")
+        expected = "contents file" if name in ("truncated", "missing") else "/large: chunk"
+        assert "volume data at /data" in log, f"{name}: {log}"
+        assert expected in log, f"{name}: {log}"
+    stores.put(tmp_path / "new", store)
+    assert subject.said("get large")[0].startswith("x" * 1_000)
+
+
 def test_the_log_is_no_way_around(recorder: MakeRecorder, tmp_path: Path) -> None:
     """Of a volume that is ``strict``, without its log, or with another one: nothing acknowledged is missing."""
     subject, other = recorder("hostile-log", "strict: true"), recorder("hostile-other-log", "strict: true")
@@ -196,16 +230,18 @@ def test_nothing_of_a_volume_is_readable_on_the_disk(notes: MakeNotes) -> None:
     assert subject.said(
         f"put {canaries['name']} {canaries['content'] * 3}",
         f"put {canaries['gone']} {canaries['old'] * 100}",
+        f"add {canaries['name']}.large 1000000",
         f"remove {canaries['gone']}",
         f"get {canaries['name']}",
-    ) == ["ok", "ok", "ok", canaries["content"] * 3]  # fmt: skip
+    ) == ["ok", "ok", "ok", "ok", canaries["content"] * 3]  # fmt: skip
     with subject.talk() as program:
         assert program.ask(f"put {canaries['name']}.2 {canaries['content']}") == "ok"
         program.kill()
     store = Path(subject.store)
-    assert {path.name for path in store.iterdir()} <= {stores.DATABASE, stores.LOG, stores.LOCK}
+    assert {path.name for path in store.iterdir()} <= {stores.DATABASE, stores.LOG, stores.CONTENTS, stores.LOCK}
     for path in store.iterdir():
         content = path.read_bytes()
+        assert b"x" * 64 not in content, f"content is in {path.name}"
         for canary in canaries.values():
             for form in (canary.encode(), canary.encode().hex().encode(), canary.encode("utf-16-le")):
                 assert form not in content, f"{canary} is in {path.name}"

@@ -6,13 +6,14 @@ import random
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 PAGE_SIZE = 8192
-DATABASE, LOG, LOCK = "volume.sqlite", "volume.sqlite-wal", "volume.lock"
+DATABASE, LOG, CONTENTS, LOCK = "volume.sqlite", "volume.sqlite-wal", "volume.contents", "volume.lock"
+SLOT_SIZE = 16384
 HEADER_SIZE = 100
 """Bytes of SQLite's own header."""
 
@@ -78,6 +79,25 @@ def remove_rows(store: Path, table: str) -> None:
         database.execute(f"DELETE FROM {table} WHERE id % 2 = 1")
 
 
+def put_contents(source: Path, store: Path) -> None:
+    """Replace the contents file by that of another store, of the same length."""
+    length = (store / CONTENTS).stat().st_size
+    (store / CONTENTS).write_bytes((source / CONTENTS).read_bytes()[:length].ljust(length, b"\0"))
+
+
+def change_slots(store: Path, change: Callable[[list[bytes]], Iterable[bytes]]) -> None:
+    """Replace the contents file by what a function makes of its slots."""
+    contents = (store / CONTENTS).read_bytes()
+    slots = [contents[start : start + SLOT_SIZE] for start in range(0, len(contents), SLOT_SIZE)]
+    (store / CONTENTS).write_bytes(b"".join(change(slots)))
+
+
+def flipped(content: bytes) -> bytes:
+    """Return content with one bit flipped in its middle."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
 def truncate(store: Path, pages: int) -> None:
     """Cut some pages off the end of the database."""
     database = store / DATABASE
@@ -103,7 +123,7 @@ class Place:
 
 
 def sample(store: Path, chance: random.Random) -> Iterator[Place]:
-    """Yield places for ever, in turn of SQLite's header, each type of page of each table, free pages and the log."""
+    """Yield places for ever, in turn of the header, each type of page of each table, free pages, log and contents."""
     with closing(sqlite3.connect(f"file:{store / DATABASE}?immutable=1", uri=True)) as database:
         listed = database.execute("SELECT name, pagetype, pageno FROM dbstat").fetchall()
     parts: dict[str, list[int]] = {}
@@ -113,6 +133,7 @@ def sample(store: Path, chance: random.Random) -> Iterator[Place]:
     used = {number for _, _, number in listed}
     parts["a free page"] = [number for number in range(1, size // PAGE_SIZE + 1) if number not in used]
     log = (store / LOG).stat().st_size if (store / LOG).exists() else 0
+    contents = (store / CONTENTS).stat().st_size
     while True:
         yield Place(DATABASE, chance.randrange(HEADER_SIZE), "SQLite's header")
         for part, pages in parts.items():
@@ -122,6 +143,8 @@ def sample(store: Path, chance: random.Random) -> Iterator[Place]:
         if log:
             yield Place(LOG, chance.randrange(32), "the log's header")
             yield Place(LOG, chance.randrange(log), "the log")
+        if contents:
+            yield Place(CONTENTS, chance.randrange(contents), "the contents file")
 
 
 def flip(store: Path, place: Place, chance: random.Random) -> None:

@@ -145,9 +145,13 @@ impl Volume {
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<()> {
+        // How many processors there are takes longer to find out than to decrypt a chunk.
+        if buffer.len() < 2 * MIN_SHARE {
+            return self.read_part(working, inode, offset, buffer);
+        }
         let threads = available_parallelism().map_or(1, usize::from);
         let share = (buffer.len() / threads.min(MAX_THREADS)).next_multiple_of(CHUNK_SIZE);
-        if buffer.len() < 2 * MIN_SHARE || share >= buffer.len() {
+        if share >= buffer.len() {
             return self.read_part(working, inode, offset, buffer);
         }
         scope(|scope| {

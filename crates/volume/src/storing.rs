@@ -125,10 +125,15 @@ impl Volume {
                 Stored::Inline => unreachable!("records are not encrypted on their own"),
             })
         };
-        let threads = available_parallelism()
-            .map_or(1, usize::from)
-            .min(MAX_THREADS);
-        let share = chunks.len().div_ceil(threads).max(MIN_SHARE);
+        // How many processors there are takes longer to find out than to encrypt a chunk.
+        if chunks.len() < 2 * MIN_SHARE {
+            return chunks.iter().map(seal).collect();
+        }
+        let threads = available_parallelism().map_or(1, usize::from);
+        let share = chunks
+            .len()
+            .div_ceil(threads.min(MAX_THREADS))
+            .max(MIN_SHARE);
         scope(|scope| {
             let mut parts = chunks.chunks(share);
             let first = parts.next().unwrap_or_default();

@@ -119,7 +119,7 @@ def test_a_volume_is_read_by_its_specification(tmp_path: Path) -> None:
         roots.append(volume.commit())
     large = volume.add(Volume.ROOT, b"large", kind="-")
     volume.write(large, 40_000, CONTENT)
-    volume.commit()
+    roots.append(volume.commit())
     huge = volume.add(Volume.ROOT, b"huge", kind="-")
     volume.write(huge, 0, CONTENT * 10)
     link = volume.add(Volume.ROOT, b"link", kind="l", target=b"t" * 3_000)
