@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::attributes::{Attributes, FileKind};
+use crate::chunk::{ChunkRecord, Stored};
 use crate::entries;
 use crate::error::Result;
 use crate::names::display;
 use crate::node::{Kind, Node};
 use crate::store::Table;
-use crate::volume::{ChunkRecord, Stored, Volume, Working};
+use crate::volume::{Volume, Working};
 use crate::ROOT_INODE;
 
 /// What a check found.

@@ -10,6 +10,7 @@ mod allocation;
 mod attributes;
 mod cache;
 mod check;
+mod chunk;
 mod commit;
 mod content;
 mod directory;

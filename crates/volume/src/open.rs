@@ -35,8 +35,8 @@ pub enum Access {
 pub struct Options {
     /// How it is used.
     pub access: Access,
-    /// Bytes of changes that are kept in memory before they are committed unasked; a commit under way may hold as many
-    /// again.
+    /// Bytes of changes that are kept in memory before content is written to the disk unasked, or all is committed; a commit under way
+    /// may hold as many again.
     pub dirty_bytes: usize,
     /// Bytes of decrypted content and tree that are kept for reading.
     pub cache_bytes: usize,

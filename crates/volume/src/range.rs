@@ -7,10 +7,11 @@ use std::ops::ControlFlow;
 
 use rustix::io::Errno;
 
+use crate::chunk::ChunkRecord;
 use crate::content::{first, last};
 use crate::error::Result;
 use crate::node::{Key, Kind};
-use crate::volume::{ChunkRecord, Volume, Working};
+use crate::volume::{Volume, Working};
 use crate::{CHUNK_SIZE, MAX_FILE_SIZE};
 
 /// Chunks that are removed in one step.

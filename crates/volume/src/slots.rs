@@ -153,7 +153,8 @@ impl Slots {
     /// How many slots were written, or wait to be, since the last sync.
     pub(crate) fn unsynced(&self) -> usize {
         let waiting = self.waiting.read().unwrap_or_else(PoisonError::into_inner);
-        waiting.len() + lock(&self.unsynced).marks.len()
+        let waiting = waiting.len();
+        waiting + lock(&self.unsynced).marks.len()
     }
 
     /// Returns when all that was written is on the disk.

@@ -5,11 +5,12 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread::{available_parallelism, scope};
 
+use crate::chunk::{ChunkRecord, Stored};
 use crate::error::Result;
 use crate::node::{Key, Kind, Link};
 use crate::seal::Tag;
 use crate::store::Table;
-use crate::volume::{ChunkRecord, Stored, Volume, Working};
+use crate::volume::{Volume, Working};
 
 /// Content up to this length is kept in its record.
 const MAX_INLINE: usize = 1_024;

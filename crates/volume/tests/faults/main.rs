@@ -122,6 +122,43 @@ fn failing_disk(directory: &Path) {
     let volume = reopen(directory);
     assert_sound(&volume);
     assert!(read_file(&volume, "file").unwrap() == content);
+    failing_contents(&directory.with_extension("large"));
+}
+
+/// As [`failing_disk`], with commits that put content into slots.
+fn failing_contents(directory: &Path) {
+    fs::create_dir(directory).unwrap();
+    let fault = fault_file(directory);
+    let volume = Volume::create(directory, &key(), &Options::default()).unwrap();
+    let inode = create_file(&volume, "file", &[1; 1 << 20]);
+    volume.commit().unwrap();
+    for (round, errno) in [Errno::IO, Errno::NOSPC].into_iter().enumerate() {
+        let byte = round as u8 + 2;
+        let state = volume.state();
+        volume.write_at(inode, 0, &[byte; 1 << 20]).unwrap();
+        fs::write(&fault, errno.raw_os_error().to_string()).unwrap();
+        for _ in 0..3 {
+            assert_eq!(volume.commit().unwrap_err().errno(), errno);
+            assert_eq!(volume.state(), state);
+        }
+        assert!(read_file(&volume, "file").unwrap() == [byte; 1 << 20]);
+        // What is on the disk is the last state, whole.
+        let copy = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(directory).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+        fs::remove_file(&fault).unwrap();
+        let old = reopen(copy.path());
+        assert_eq!(old.state(), state);
+        assert!(read_file(&old, "file").unwrap() == [byte - 1; 1 << 20]);
+        assert_sound(&old);
+        assert_eq!(volume.commit().unwrap().counter, state.counter + 4);
+    }
+    drop(volume);
+    let volume = reopen(directory);
+    assert!(read_file(&volume, "file").unwrap() == [3; 1 << 20]);
+    assert_sound(&volume);
 }
 
 /// The kernel tells once that the disk did not take what was written back from the log, and drops it: it must be written back again.
