@@ -49,6 +49,8 @@ impl Volume {
         if durable.version >= wanted {
             return Ok(durable.state);
         }
+        // What an earlier attempt has left, before more is encrypted: memory is not filled while the disk fails.
+        self.slots.write()?;
         let (rows, durable) = {
             let mut working = self.write();
             self.freeze(&mut working)?;
@@ -80,6 +82,7 @@ impl Volume {
     /// As [`Volume::commit`].
     pub(crate) fn relieve(&self) -> Result<()> {
         let committing = lock(&self.committing);
+        self.slots.write()?;
         let mut working = self.write();
         if !self.is_over_limit(&working) {
             return Ok(());
