@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{sync_channel, SyncSender};
 use std::sync::{Arc, Mutex};
@@ -28,6 +28,9 @@ pub(crate) const FILE_NAME: &str = "volume.sqlite-wal";
 pub(crate) const WRITE_BACK: u64 = 16 << 20;
 /// Bytes of the log at which a commit waits until it may begin anew, on a disk with room.
 const LIMIT: u64 = 64 << 20;
+/// Bytes from which on the log is extended ahead of commits, and the part of it by which it is.
+const MIN_EXTENDED: u64 = 1 << 20;
+const EXTENSION: u64 = 4;
 /// The part of the room on the disk that the log may take.
 const SHARE: u64 = 16;
 
@@ -92,6 +95,9 @@ pub(crate) struct WriteBack {
     database: File,
     /// Bytes of the log at which it begins anew.
     limit: u64,
+    /// The log, and the length that it had after the last commit.
+    path: PathBuf,
+    extent: u64,
 }
 
 #[derive(Default)]
@@ -157,12 +163,15 @@ impl WriteBack {
                 ..State::default()
             }),
             database,
+            path: directory.join(FILE_NAME),
+            extent: length,
             limit: (disk.f_bavail * disk.f_frsize / SHARE).clamp(WRITE_BACK, LIMIT),
         })
     }
 
     /// Tells that a commit was made of this many bytes, on this connection.
     pub(crate) fn committed(&mut self, bytes: u64, connection: &Connection) {
+        self.extend();
         let length = self.state.length.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let behind = self.state.behind.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if length >= self.limit {
@@ -170,6 +179,18 @@ impl WriteBack {
         } else if behind >= WRITE_BACK {
             self.wake();
         }
+    }
+
+    /// Makes the log longer by a part if a commit did, so that the next ones don't: a sync takes twice as long if the length changes.
+    /// SQLite takes what follows the last commit for nothing. Nobody writes to the log meanwhile; what fails is left undone.
+    fn extend(&mut self) {
+        let length = std::fs::metadata(&self.path).map_or(0, |log| log.len());
+        if (MIN_EXTENDED..self.limit).contains(&length) && length > self.extent {
+            let zeros = vec![0; usize::try_from(length / EXTENSION).unwrap_or(0)];
+            let log = File::options().write(true).open(&self.path);
+            let _ = log.and_then(|log| log.write_all_at(&zeros, length));
+        }
+        self.extent = std::fs::metadata(&self.path).map_or(0, |log| log.len());
     }
 
     /// Whether the disk has failed to take something that was written back. The kernel tells each user of a file once.

@@ -420,3 +420,30 @@ fn a_backup_is_the_state_that_it_says() {
     assert_eq!(read_file(&copy, "file").unwrap(), [5; 200_000]);
     assert_sound(&copy);
 }
+
+#[test]
+fn a_log_that_was_extended_ahead_ends_with_the_last_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let volume = create(directory.path());
+    let inode = create_file(&volume, "file", b"");
+    let log = directory.path().join("volume.sqlite-wal");
+    let (mut lengths, mut round) = (std::collections::BTreeSet::new(), 0);
+    while fs::metadata(&log).map_or(0, |log| log.len()) < 3 << 20 {
+        round += 1;
+        volume.write_at(inode, 0, &[round; 40_000]).unwrap();
+        volume.commit().unwrap();
+        lengths.insert(fs::metadata(&log).unwrap().len());
+    }
+    assert!(
+        lengths.len() < usize::from(round),
+        "each commit made the log longer"
+    );
+    let bytes = fs::read(&log).unwrap();
+    assert!(bytes.ends_with(&[0; 8_192]));
+    // As after a kill.
+    let copied = tempfile::tempdir().unwrap();
+    copy(directory.path(), copied.path());
+    let copy = open(copied.path(), &recorded(&volume, Accept::Exact)).unwrap();
+    assert_eq!(read_file(&copy, "file").unwrap(), [round; 40_000]);
+    assert_sound(&copy);
+}
