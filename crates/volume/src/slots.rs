@@ -63,9 +63,14 @@ impl Slots {
         Ok(slots)
     }
 
-    /// Opens the file for reading and writing.
+    /// Opens the file for reading and writing. What the kernel has of it in memory is dropped: pages may be among it that a disk has
+    /// refused before, and such a page is not good again by being written again.
     pub(crate) fn open(directory: &Path) -> Result<Self> {
-        Self::open_with(directory, &mut File::options())
+        let slots = Self::open_with(directory, &mut File::options())?;
+        // Its failure is no news: no state names what could not be written.
+        let _ = slots.file.sync_data();
+        let _ = fadvise(&slots.file, 0, None, Advice::DontNeed);
+        Ok(slots)
     }
 
     /// Opens the file for reading.
