@@ -6,6 +6,8 @@ mod encode;
 mod layout;
 mod progress;
 mod seal;
+mod source;
+mod write;
 
 use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
@@ -265,7 +267,7 @@ impl<S: ReadAt + Sync> Builder<S> {
     ///
     /// # Panics
     /// If there are not as many outputs as packs.
-    pub fn finish<W: Write>(
+    pub fn finish<W: Write + Send>(
         self,
         outputs: &mut [W],
         threads: usize,
@@ -280,7 +282,7 @@ impl<S: ReadAt + Sync> Builder<S> {
         let layout = Layout::new(&self)?;
         encode::check(&self, &layout)?;
         let hashes = digest::hash_plain_files(&layout, threads, &mut progress)?;
-        let sealed = seal::write_packs(&self, &layout, outputs, threads, &mut progress)?;
+        let sealed = write::write_packs(&self, &layout, outputs, threads, &mut progress)?;
         let contents = self.packs.iter().zip(&layout.packs);
         let statistics = contents
             .zip(&sealed)
