@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers import COMMANDS, run
+from tests.containers import COMMANDS, Canaries, run
 
 pytestmark = pytest.mark.docker
 
@@ -87,6 +87,21 @@ def refused(home: dict[str, str], native: str, tmp_path: Path, scratch: Path) ->
     assert not output.exists()
     assert list(scratch.iterdir()) == []
     assert sessions(home) == before
+
+
+@pytest.mark.parametrize("mode", ["--binary-fs", "--plain-file=/etc/hostname"])
+def test_a_layer_that_was_changed(
+    refused: Attempt, flask_native: str, canaries: Canaries, tmp_path: Path, mode: str
+) -> None:
+    """Its files are encrypted before its digest is known; nothing comes of it."""
+    archive = tmp_path / "native.tar"
+    run("docker", "save", "--output", str(archive), flask_native)
+    content = archive.read_bytes()
+    assert content.count(canaries.app.encode()) == 1
+    archive.write_bytes(content.replace(canaries.app.encode(), canaries.app.upper().encode()))
+    options = ("--binary=/usr/bin/python3", "--dir=/app" if mode != "--binary-fs" else "--fs-dir=/app", mode)
+    message = refused(*options, source=f"docker-archive:{archive}", code=UNTRUSTED)
+    assert "was changed: the digest of its uncompressed archive is sha256:" in message
 
 
 PYTHON = "--binary=python3"

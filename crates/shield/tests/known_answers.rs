@@ -87,3 +87,31 @@ fn the_vectors_agree_with_the_document() {
         "the index has the nonce and the tag"
     );
 }
+
+#[test]
+fn chunks_of_a_fresh_key_have_their_numbers_for_nonces() {
+    let key = std::array::from_fn(|at| at as u8);
+    let mut builder = sample::builder();
+    builder.key_is_fresh();
+    let (built, packs) = sample::finish(builder, 2, 2);
+    let body = spec::open_index(&key, &built.index);
+    let nonces = [[0; 12], [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]];
+    for nonce in nonces {
+        assert!(body.windows(12).any(|window| window == nonce));
+    }
+    let id = spec::pack_id(b"/srv");
+    let content = &sample::contents()["/srv/data"];
+    let associated = [
+        &b"sconify pack v1 chunk"[..],
+        &id,
+        &0_u64.to_le_bytes(),
+        &(content.len() as u32).to_le_bytes(),
+        &[0],
+    ];
+    let encryption = spec::derive(&key, &[b"sconify pack v1 encryption", &id]);
+    let sealed = spec::encrypt_with(encryption, nonces[0], &associated.concat(), content);
+    let (ciphertext, tag) = sealed.split_at(content.len());
+    assert!(packs[1][32..] == *ciphertext);
+    let record = [&nonces[0][..], tag].concat();
+    assert!(body.windows(28).any(|window| window == record));
+}

@@ -120,6 +120,7 @@ pub struct Builder<S> {
     entries: BTreeMap<Vec<u8>, NewEntry<S>>,
     omitted: BTreeSet<Vec<u8>>,
     digests: bool,
+    fresh_key: bool,
     cache: Option<CompressionCache>,
 }
 
@@ -133,8 +134,15 @@ impl<S: ReadAt + Sync> Builder<S> {
             entries: BTreeMap::new(),
             omitted: BTreeSet::new(),
             digests: false,
+            fresh_key: false,
             cache: None,
         }
+    }
+
+    /// Says that the key was made at random for this file system and encrypts nothing else, ever. Then chunks have their
+    /// numbers for nonces, which spares the hash that makes one from each content.
+    pub fn key_is_fresh(&mut self) {
+        self.fresh_key = true;
     }
 
     /// Has [`Builder::finish`] compute [`Built::digests`].

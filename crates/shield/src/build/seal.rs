@@ -5,9 +5,10 @@ use ring::digest;
 use super::cache::CompressionCache;
 use super::source::Segment;
 use super::{Builder, NewPack};
-use crate::cipher::{Sealer, NONCE_SIZE, TAG_SIZE};
+use crate::cipher::{Cipher, SyntheticNonces, NONCE_SIZE, TAG_SIZE};
 use crate::error::ShieldError;
 use crate::index::pack;
+use crate::keys::FileSystemKey;
 use crate::read_at::ReadAt;
 use crate::CHUNK_SIZE;
 
@@ -37,7 +38,37 @@ pub(super) struct SealedSegment {
 /// What one pack is sealed with.
 struct PackSealer {
     id: [u8; 16],
-    sealer: Sealer,
+    cipher: Cipher,
+    /// None if chunks have their numbers for nonces.
+    nonces: Option<SyntheticNonces>,
+}
+
+impl PackSealer {
+    fn new(key: &FileSystemKey, pack: &NewPack, fresh: bool) -> Self {
+        let id = pack::pack_id(&pack.name);
+        let nonces = || SyntheticNonces::new(&key.derive(&[b"sconify pack v1 nonce", &id]));
+        Self {
+            id,
+            cipher: Cipher::new(&key.derive(&[b"sconify pack v1 encryption", &id])),
+            nonces: (!fresh).then(nonces),
+        }
+    }
+
+    /// Encrypts what is stored of a chunk, where it stands.
+    fn seal(
+        &self,
+        number: u32,
+        plain: u32,
+        compressed: bool,
+        stored: &mut [u8],
+    ) -> ([u8; NONCE_SIZE], [u8; TAG_SIZE]) {
+        let associated = pack::chunk_associated_data(&self.id, number, plain, compressed);
+        let nonce = match &self.nonces {
+            Some(nonces) => nonces.nonce(&associated, stored),
+            None => pack::numbered_nonce(number),
+        };
+        (nonce, self.cipher.seal(nonce, &associated, stored))
+    }
 }
 
 /// What all threads share.
@@ -49,14 +80,7 @@ pub(super) struct Sealing<'a> {
 
 impl<'a> Sealing<'a> {
     pub(super) fn new<S>(builder: &'a Builder<S>) -> Self {
-        let seal_with = |pack: &NewPack| {
-            let id = pack::pack_id(&pack.name);
-            let sealer = Sealer::new(
-                &builder.key.derive(&[b"sconify pack v1 encryption", &id]),
-                &builder.key.derive(&[b"sconify pack v1 nonce", &id]),
-            );
-            PackSealer { id, sealer }
-        };
+        let seal_with = |pack| PackSealer::new(&builder.key, pack, builder.fresh_key);
         Self {
             packs: builder.packs.iter().map(seal_with).collect(),
             cache: builder.cache.as_ref(),
@@ -94,7 +118,9 @@ impl Worker {
         sealed: &mut SealedSegment,
     ) -> Result<u64, ShieldError> {
         segment.read(&mut self.text)?;
-        let name = sealing.cache.map(|cache| cache.name(&self.text));
+        let name = sealing
+            .cache
+            .map(|cache| cache.name(&self.text, &mut self.compressed));
         let known = match (sealing.cache, &name) {
             (Some(cache), Some(name)) => {
                 cache.load(name, &mut self.form) && is_form_of(&self.form, self.text.len())
@@ -104,10 +130,10 @@ impl Worker {
         if !known {
             self.compress();
             if let (Some(cache), Some(name)) = (sealing.cache, &name) {
-                cache.save(name, &self.form);
+                cache.save(name, &self.form, &mut sealed.stored);
             }
         }
-        let PackSealer { id, sealer } = &sealing.packs[segment.pack];
+        let sealer = &sealing.packs[segment.pack];
         sealed.pack = segment.pack;
         sealed.stored.clear();
         sealed.chunks.clear();
@@ -117,9 +143,8 @@ impl Worker {
             let start = sealed.stored.len();
             sealed.stored.extend_from_slice(compressed.unwrap_or(text));
             let (plain, compressed) = (text.len() as u32, compressed.is_some());
-            let associated = pack::chunk_associated_data(id, number, plain, compressed);
             let stored = &mut sealed.stored[start..];
-            let (nonce, tag) = sealer.seal(&associated, stored);
+            let (nonce, tag) = sealer.seal(number, plain, compressed, stored);
             let mut digest = [0; 32];
             if sealing.digests {
                 digest.copy_from_slice(digest::digest(&digest::SHA256, stored).as_ref());
