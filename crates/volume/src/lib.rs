@@ -25,6 +25,7 @@ mod open;
 mod parts;
 mod range;
 mod rename;
+mod rows;
 mod schema;
 mod seal;
 mod store;

@@ -2,15 +2,22 @@
 //!
 //! A thread writes them back while programs go on; a commit waits only for the log itself. If the thread does not keep up, a commit writes back what is left, so
 //! that the log stays bounded.
+//!
+//! What the disk fails to take may be lost although it takes everything afterwards: the kernel counts pages that it could not write as written, tells so once, and
+//! SQLite goes on after what it took for written back. The log still has it all then, and is written back from its beginning, by connections that are opened anew.
 
+use std::fs::File;
+use std::num::NonZeroU64;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{sync_channel, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 
-use rusqlite::Connection;
-use rustix::fs::statvfs;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode};
+use rustix::fs::{fadvise, statvfs, Advice};
 
 use crate::error::{Result, VolumeError};
 use crate::store::{lock, PAGE_SIZE};
@@ -45,12 +52,44 @@ pub(crate) fn is_left(directory: &Path) -> bool {
     std::fs::metadata(directory.join(FILE_NAME)).is_ok_and(|log| log.len() > 0)
 }
 
+/// Forgets what of the database is in the kernel's memory alone, and writes the log that was left to the disk once more.
+///
+/// Pages that could not be written count as written for the kernel, and ext4 also leaves the blocks of such a page marked as never written when the page is written
+/// again: only a page that is dropped before is good. Pages that are still to be written are not dropped, thus the first `fsync`, whose failure is no news.
+///
+/// # Errors
+/// If the log can't be read or written.
+pub(crate) fn renew(directory: &Path) -> Result<()> {
+    let path = directory.join(FILE_NAME);
+    let renew = || {
+        let database = File::open(directory.join(crate::store::FILE_NAME))?;
+        let _ = database.sync_data();
+        fadvise(&database, 0, None, Advice::DontNeed)?;
+        let log = File::options().read(true).write(true).open(&path)?;
+        let _ = log.sync_data();
+        let mut buffer = vec![0; 1 << 20];
+        let mut offset = 0;
+        loop {
+            let read = log.read_at(&mut buffer, offset)?;
+            let Some(length) = NonZeroU64::new(read as u64) else {
+                return log.sync_all();
+            };
+            fadvise(&log, offset, Some(length), Advice::DontNeed)?;
+            log.write_all_at(&buffer[..read], offset)?;
+            offset += length.get();
+        }
+    };
+    renew().map_err(|error| VolumeError::io(path.display().to_string(), error))
+}
+
 /// What writes the log back.
 pub(crate) struct WriteBack {
     /// Until there is a thread, which is when there is something to write back for the first time: a small volume needs none.
     connection: Option<Connection>,
     thread: Option<(SyncSender<()>, JoinHandle<()>)>,
     state: Arc<State>,
+    /// The file of the database, opened before anything is written.
+    database: File,
     /// Bytes of the log at which it begins anew.
     limit: u64,
 }
@@ -62,17 +101,29 @@ struct State {
     /// Bytes that the log has, and of those the ones that are not in the database; none if it begins anew with the next commit.
     length: AtomicU64,
     behind: AtomicU64,
+    /// Whether something that was written back may be lost: the database must be opened anew.
+    failed: Arc<AtomicBool>,
 }
 
 impl State {
-    /// Writes back what no reader needs as it was. What the disk refuses is tried again later.
+    /// Writes back what no reader needs as it was. Once the disk has failed, nothing is.
     fn write_back(&self, connection: &Connection, mode: &str) {
         let _turn = lock(&self.turn);
+        if self.failed.load(Ordering::Relaxed) {
+            return;
+        }
         let pragma = format!("PRAGMA wal_checkpoint({mode})");
         let pages = connection.query_row(&pragma, (), |row| {
             Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         });
-        let Ok((all, done)) = pages else { return };
+        let (all, done) = match pages {
+            Ok(pages) => pages,
+            Err(error) => {
+                let busy = error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
+                self.failed.store(!busy, Ordering::Relaxed);
+                return;
+            }
+        };
         let bytes = |pages: i64| u64::try_from(pages).unwrap_or(0) * u64::from(PAGE_SIZE);
         let length = if all == done { 0 } else { bytes(all) };
         self.length.store(length, Ordering::Relaxed);
@@ -81,17 +132,31 @@ impl State {
 }
 
 impl WriteBack {
-    /// Takes a connection of its own to the database in this directory.
+    /// Takes a connection of its own to the database in this directory. A log that is there is to be written back.
+    /// If the disk fails, `failed` is set: something of what was written back may be lost, and the database must be opened anew.
     ///
     /// # Errors
     /// If the disk can't be asked for its room.
-    pub(crate) fn new(directory: &Path, connection: Connection) -> Result<Self> {
+    pub(crate) fn new(
+        directory: &Path,
+        connection: Connection,
+        failed: Arc<AtomicBool>,
+    ) -> Result<Self> {
         let disk = statvfs(directory)
             .map_err(|errno| VolumeError::io(directory.display().to_string(), errno.into()))?;
+        let database = File::open(directory.join(crate::store::FILE_NAME))
+            .map_err(|error| VolumeError::io(directory.display().to_string(), error))?;
+        let length = std::fs::metadata(directory.join(FILE_NAME)).map_or(0, |log| log.len());
         Ok(Self {
             connection: Some(connection),
             thread: None,
-            state: Arc::default(),
+            state: Arc::new(State {
+                length: length.into(),
+                behind: length.into(),
+                failed,
+                ..State::default()
+            }),
+            database,
             limit: (disk.f_bavail * disk.f_frsize / SHARE).clamp(WRITE_BACK, LIMIT),
         })
     }
@@ -105,6 +170,30 @@ impl WriteBack {
         } else if behind >= WRITE_BACK {
             self.wake();
         }
+    }
+
+    /// Whether the disk has failed to take something that was written back. The kernel tells each user of a file once.
+    pub(crate) fn has_failed(&self) -> bool {
+        if self.database.sync_data().is_err() {
+            self.fail();
+        }
+        self.state.failed.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the disk has failed to take something.
+    pub(crate) fn fail(&self) {
+        self.state.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends with this connection, the last but those that are dropped with it, and leaves the log as it is.
+    ///
+    /// # Errors
+    /// If SQLite fails.
+    pub(crate) fn abandon(self, connection: Connection) -> Result<()> {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        drop(self);
+        drop(connection);
+        Ok(())
     }
 
     fn wake(&mut self) {

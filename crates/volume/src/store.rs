@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
@@ -14,6 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::{Result, VolumeError};
 use crate::log::{self, WriteBack};
+use crate::rows::{execute, select, write_rows};
 use crate::schema;
 pub(crate) use crate::schema::Table;
 
@@ -30,13 +32,41 @@ const EXCLUSIVE_VFS: &str = "unix-excl";
 /// Rows that wait to be written, by table and number; None removes a row.
 pub(crate) type Batch = BTreeMap<(Table, u64), Option<Arc<[u8]>>>;
 
+#[derive(Default)]
+enum Writer {
+    /// Nobody may change the rows, or it was closed.
+    #[default]
+    None,
+    /// The disk has failed, and not yet let the database be opened anew.
+    Lost,
+    Open(Box<(WriteBack, Connection)>),
+}
+
+impl Writer {
+    fn open(&mut self) -> Result<(&mut WriteBack, &mut Connection)> {
+        match self {
+            Self::Open(open) => {
+                let (log, connection) = &mut **open;
+                Ok((log, connection))
+            }
+            _ => Err(VolumeError::ReadOnly),
+        }
+    }
+}
+
 /// The rows of one volume.
 pub(crate) struct Store {
     path: PathBuf,
     /// Whether nobody may change the file, so that it is read without locks.
     immutable: bool,
     readers: Mutex<Vec<Connection>>,
-    writer: Mutex<Option<(WriteBack, Connection)>>,
+    /// Held for reading by whoever has a connection for reading.
+    reading: RwLock<()>,
+    writer: Mutex<Writer>,
+    /// Whether the disk has failed to take what was written back.
+    failed: Arc<AtomicBool>,
+    /// How often the database was opened anew for that.
+    recoveries: AtomicU64,
     /// Of an ephemeral volume: where changed rows go, for as long as the process lives.
     scratch: Option<Mutex<Connection>>,
     unsaved: RwLock<Batch>,
@@ -50,7 +80,7 @@ impl Store {
         let connection =
             store.connect(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         connection.pragma_update(None, "page_size", PAGE_SIZE)?;
-        store.set_writer(connection)?;
+        *lock(&store.writer) = store.writer(connection)?;
         Ok(store)
     }
 
@@ -58,12 +88,15 @@ impl Store {
     pub(crate) fn open(directory: &Path) -> Result<Self> {
         let store = Self::new(directory.join(FILE_NAME), false, None);
         let complete = !log::is_left(directory);
+        if !complete {
+            log::renew(directory)?;
+        }
         let connection = store.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         schema::check(&connection)?;
         if complete {
             store.check_length(&connection)?;
         }
-        store.set_writer(connection)?;
+        *lock(&store.writer) = store.writer(connection)?;
         Ok(store)
     }
 
@@ -82,7 +115,7 @@ impl Store {
         let connection = store.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         schema::check(&connection)?;
         store.check_length(&connection)?;
-        store.put_back(connection);
+        lock(&store.readers).push(connection);
         Ok(store)
     }
 
@@ -94,10 +127,9 @@ impl Store {
         for table in Table::ALL {
             scratch.execute(&table.schema(), ())?;
         }
-        Ok(Self {
-            scratch: Some(Mutex::new(scratch)),
-            ..Self::open_immutable(directory)?
-        })
+        let mut store = Self::open_immutable(directory)?;
+        store.scratch = Some(Mutex::new(scratch));
+        Ok(store)
     }
 
     fn new(path: PathBuf, immutable: bool, scratch: Option<Mutex<Connection>>) -> Self {
@@ -105,16 +137,56 @@ impl Store {
             path,
             immutable,
             readers: Mutex::default(),
+            reading: RwLock::default(),
             writer: Mutex::default(),
+            failed: Arc::default(),
+            recoveries: AtomicU64::default(),
             scratch,
             unsaved: RwLock::default(),
         }
     }
 
-    fn set_writer(&self, connection: Connection) -> Result<()> {
+    fn writer(&self, connection: Connection) -> Result<Writer> {
         log::set_up(&connection)?;
         let other = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        *lock(&self.writer) = Some((WriteBack::new(self.directory(), other)?, connection));
+        let log = WriteBack::new(self.directory(), other, Arc::clone(&self.failed))?;
+        Ok(Writer::Open(Box::new((log, connection))))
+    }
+
+    /// How often what the disk had failed to take was written back again.
+    pub(crate) fn recoveries(&self) -> u64 {
+        self.recoveries.load(Ordering::Relaxed)
+    }
+
+    /// Whether what was read after this many recoveries may be something that the disk had failed to take, and can be read again.
+    ///
+    /// # Errors
+    /// If the disk still fails.
+    pub(crate) fn has_recovered(&self, recoveries: u64) -> Result<bool> {
+        let mut writer = lock(&self.writer);
+        let _ = writer.open().map(|(log, _)| log.has_failed());
+        self.recover(&mut writer)?;
+        Ok(self.recoveries() != recoveries)
+    }
+
+    /// Opens the database anew if the disk has failed to take what was written back, so that all of the log is written back again.
+    fn recover(&self, writer: &mut Writer) -> Result<()> {
+        if !self.failed.load(Ordering::Relaxed) || matches!(writer, Writer::None) {
+            return Ok(());
+        }
+        // As long as there is a connection, others have its view of what is written back.
+        let _nobody = self.reading.write().unwrap_or_else(PoisonError::into_inner);
+        lock(&self.readers).clear();
+        if let Writer::Open(open) = std::mem::replace(writer, Writer::Lost) {
+            let (log, connection) = *open;
+            log.abandon(connection)?;
+        }
+        if log::is_left(self.directory()) {
+            log::renew(self.directory())?;
+        }
+        self.failed.store(false, Ordering::Relaxed);
+        self.recoveries.fetch_add(1, Ordering::Relaxed);
+        *writer = self.writer(self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?)?;
         Ok(())
     }
 
@@ -146,6 +218,17 @@ impl Store {
         connection
             .execute_batch("PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA cache_size=-2048; PRAGMA temp_store=MEMORY")
             .map_err(|error| self.explain(error))?;
+        Ok(connection)
+    }
+
+    /// Connects for reading. If nobody else is connected, SQLite keeps the log's index in memory only for one that may write.
+    fn connect_to_read(&self) -> Result<Connection> {
+        if self.immutable {
+            return self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY);
+        }
+        let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.pragma_update(None, "query_only", true)?;
         Ok(connection)
     }
 
@@ -196,10 +279,8 @@ impl Store {
                 return Ok(Some(value));
             }
         }
-        let connection = self.reader()?;
-        let value = select(&connection, table, id, &mut read);
-        self.put_back(connection);
-        value.map_err(|error| self.doubt(error))
+        self.with_reader(|connection| select(connection, table, id, &mut read))
+            .map_err(|error| self.doubt(error))
     }
 
     /// What went wrong, if SQLite says that the database was changed: it says so too where the disk gives an error for a page.
@@ -235,10 +316,10 @@ impl Store {
     }
 
     fn pages(&self, pragma: &str) -> Result<u64> {
-        let connection = self.reader()?;
-        let pages = connection.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0));
-        self.put_back(connection);
-        Ok(u64::from(pages?) * u64::from(PAGE_SIZE))
+        self.with_reader(|connection| {
+            let pages = connection.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0))?;
+            Ok(u64::from(pages) * u64::from(PAGE_SIZE))
+        })
     }
 
     /// Refuses a database, all of whose pages are in its file, if that has another length.
@@ -263,18 +344,23 @@ impl Store {
         directory.join(FILE_NAME).exists()
     }
 
-    fn reader(&self) -> Result<Connection> {
+    fn with_reader<T>(&self, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let _reading = self.reading();
         let pooled = lock(&self.readers).pop();
-        pooled.map_or_else(|| self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY), Ok)
+        let connection = pooled.map_or_else(|| self.connect_to_read(), Ok)?;
+        let value = read(&connection);
+        lock(&self.readers).push(connection);
+        value
     }
 
-    fn put_back(&self, connection: Connection) {
-        lock(&self.readers).push(connection);
+    fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.reading.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The numbers of all saved rows of a table, sorted.
     pub(crate) fn ids(&self, table: Table) -> Result<Vec<u64>> {
-        let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let _reading = self.reading();
+        let connection = self.connect_to_read()?;
         let mut statement =
             connection.prepare(&format!("SELECT id FROM {} ORDER BY id", table.name()))?;
         let ids = statement.query_map((), |row| row.get::<_, i64>(0))?;
@@ -303,20 +389,7 @@ impl Store {
     pub(crate) fn save(&self, rows: &Batch) -> Result<()> {
         match &self.scratch {
             Some(scratch) => write_rows(&mut lock(scratch), rows)?,
-            None => {
-                let mut writer = lock(&self.writer);
-                let (log, connection) = writer.as_mut().ok_or(VolumeError::ReadOnly)?;
-                let written = write_rows(connection, rows).map_err(|error| self.doubt(error));
-                if matches!(written, Err(VolumeError::Full(_))) {
-                    // The log may have room once its pages were written back.
-                    log.begin_anew(connection);
-                    write_rows(connection, rows)?;
-                } else {
-                    written?;
-                }
-                let bytes = rows.values().flatten().map(|row| row.len() as u64);
-                log.committed(bytes.sum(), connection);
-            }
+            None => self.save_durably(rows)?,
         }
         let mut unsaved = self.unsaved.write().unwrap_or_else(PoisonError::into_inner);
         for (place, row) in rows {
@@ -332,10 +405,36 @@ impl Store {
         Ok(())
     }
 
+    fn save_durably(&self, rows: &Batch) -> Result<()> {
+        let mut writer = lock(&self.writer);
+        let mut again = true;
+        loop {
+            self.recover(&mut writer)?;
+            let (log, connection) = writer.open()?;
+            match write_rows(connection, rows) {
+                Ok(()) => {
+                    let bytes = rows.values().flatten().map(|row| row.len() as u64);
+                    log.committed(bytes.sum(), connection);
+                    // It is committed. What fails now is tried again with the next commit.
+                    let _ = self.recover(&mut writer);
+                    return Ok(());
+                }
+                // The log may have room once its pages were written back.
+                Err(VolumeError::Full(_)) if again => log.begin_anew(connection),
+                Err(VolumeError::NotAuthentic { .. }) if again && log.has_failed() => {}
+                Err(error) => {
+                    log.fail();
+                    return Err(self.doubt(error));
+                }
+            }
+            again = false;
+        }
+    }
+
     /// Creates the tables of a new database together with its first rows, in one transaction.
     pub(crate) fn initialise(&self, rows: &Batch) -> Result<()> {
         let mut writer = lock(&self.writer);
-        let (_, connection) = writer.as_mut().ok_or(VolumeError::ReadOnly)?;
+        let (_, connection) = writer.open()?;
         let transaction = connection.transaction()?;
         schema::create(&transaction)?;
         execute(&transaction, rows)?;
@@ -344,7 +443,8 @@ impl Store {
 
     /// Writes a copy of the saved rows to a new database file, compacted, while the volume may be in use.
     pub(crate) fn copy_to(&self, path: &Path) -> Result<()> {
-        let source = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let _reading = self.reading();
+        let source = self.connect_to_read()?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let mut copy = Connection::open_with_flags_and_vfs(path, flags, EXCLUSIVE_VFS)?;
         let backup = rusqlite::backup::Backup::new(&source, &mut copy)?;
@@ -356,74 +456,26 @@ impl Store {
         Ok(())
     }
 
-    /// Writes the log back and removes it, so that the database is one file.
+    /// Writes the log back and removes it, so that the database is one file. What a failing disk does not take stays in the log.
     pub(crate) fn close(&self) -> Result<()> {
+        let mut writer = std::mem::take(&mut *lock(&self.writer));
+        self.recover(&mut writer)?;
         lock(&self.readers).clear();
-        let Some((log, connection)) = lock(&self.writer).take() else {
+        let Writer::Open(open) = writer else {
             return Ok(());
         };
+        let (log, connection) = *open;
         // The last connection writes all back.
         drop(log);
         connection.close().map_err(|(_, error)| error.into())
     }
 }
 
-fn select<T, F: FnOnce(&[u8]) -> T>(
-    connection: &Connection,
-    table: Table,
-    id: u64,
-    read: &mut Option<F>,
-) -> Result<Option<T>> {
-    let sql = match table {
-        Table::Volume => "SELECT data FROM volume WHERE id = ?",
-        Table::Node => "SELECT data FROM node WHERE id = ?",
-        Table::Chunk => "SELECT data FROM chunk WHERE id = ?",
-    };
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query((row_id(id),))?;
-    let Some(row) = rows.next()? else {
-        return Ok(None);
-    };
-    let bytes = row.get_ref(0)?.as_blob().map_err(|error| {
-        VolumeError::forged(format!("row {id} of {}", table.name()), error.to_string())
-    })?;
-    Ok(read.take().map(|read| read(bytes)))
-}
-
-fn write_rows(connection: &mut Connection, rows: &Batch) -> Result<()> {
-    let transaction =
-        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    execute(&transaction, rows)?;
-    Ok(transaction.commit()?)
-}
-
-fn execute(connection: &Connection, rows: &Batch) -> Result<()> {
-    for ((table, id), row) in rows {
-        let (name, id) = (table.name(), row_id(*id));
-        let Some(bytes) = row else {
-            connection
-                .prepare_cached(&format!("DELETE FROM {name} WHERE id = ?"))?
-                .execute((id,))?;
-            continue;
-        };
-        // All rows of a table have one length. SQLite overwrites such a row where it stands, if it has looked at the old one: that spares freeing the
-        // pages it is on, taking others, and logging the lists of both.
-        let update = format!("UPDATE {name} SET data = ?2 WHERE id = ?1 AND typeof(data) = 'blob'");
-        if connection
-            .prepare_cached(&update)?
-            .execute((id, &**bytes))?
-            == 0
-        {
-            connection
-                .prepare_cached(&format!("INSERT INTO {name}(id, data) VALUES (?1, ?2)"))?
-                .execute((id, &**bytes))?;
-        }
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Whoever opens it next does what can't be done now.
+        let _ = self.close();
     }
-    Ok(())
-}
-
-fn row_id(id: u64) -> i64 {
-    i64::from_ne_bytes(id.to_ne_bytes())
 }
 
 /// A database that is read without locks and without a log: nobody may write to it meanwhile.

@@ -259,8 +259,27 @@ impl Volume {
         lock(&self.nodes).insert(id, (tag, Arc::clone(node)));
     }
 
-    /// Reads and authenticates the row behind a link.
+    /// Reads and authenticates the row behind a link, once more if the disk may have lost it and the log has it.
     fn open_row(
+        &self,
+        table: Table,
+        link: &Link,
+    ) -> std::result::Result<Zeroizing<Vec<u8>>, RowError> {
+        let recoveries = self.store.recoveries();
+        match self.open_row_once(table, link) {
+            Err(RowError::Forged(_))
+                if self
+                    .store
+                    .has_recovered(recoveries)
+                    .map_err(RowError::Other)? =>
+            {
+                self.open_row_once(table, link)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_row_once(
         &self,
         table: Table,
         link: &Link,

@@ -50,13 +50,27 @@ class Disk:
         _unmount(self.path)
         run("mount", "-o", "loop", str(self.memory / "disk"), str(self.path))
 
+    def forget(self) -> None:
+        """Have the kernel drop what it has of the store in its memory: also what it could not write, and counts as written."""
+        for path in self.store.iterdir():
+            file = os.open(path, os.O_RDONLY)
+            try:
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(file)
+
     def resize(self, mebibytes: int) -> None:
         """Let the disk take that much; beyond it, writes that the file system has taken fail."""
         run("mount", "-o", f"remount,size={mebibytes}m", str(self.memory))
 
 
+MAKE = "mkfs.ext4 -q -F -N 1024 -J size=4 -E packed_meta_blocks=1,lazy_itable_init=0"
+"""A file system whose journal, bitmaps and inodes are all in the first ``_TABLES`` bytes of its disk."""
+_TABLES = 16 << 20
+
+
 @contextmanager
-def disk(directory: Path, *, make: str = "mkfs.ext4 -q -F", mebibytes: int = 512) -> Iterator[Disk]:
+def disk(directory: Path, *, make: str = MAKE, mebibytes: int = 512) -> Iterator[Disk]:
     """Make a file system of 512 MiB.
 
     Args:
@@ -77,10 +91,14 @@ def disk(directory: Path, *, make: str = "mkfs.ext4 -q -F", mebibytes: int = 512
         with image.open("wb") as file:
             file.truncate(512 << 20)
         run(*make.split(), str(image))
+        with image.open("r+b") as file:
+            # A disk that is full then refuses contents, which a file system survives, and not its journal, which ends it.
+            os.posix_fallocate(file.fileno(), 0, _TABLES)
         run("mount", "-o", "loop", str(image), str(path))
         mounted.append(path)
         made = Disk(path, memory)
         made.store.mkdir()
+        run("sync", "--file-system", str(path))
         yield made
     finally:
         for mount in reversed(mounted):

@@ -10,9 +10,11 @@ mod harness;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use harness::{assert_sound, create, create_file, key, new, read_file, reopen};
+use harness::{assert_sound, create, create_file, key, new, read_file, reopen, Random};
 use rustix::io::Errno;
 use sconify_volume::{NewKind, Options, Volume, VolumeError, ROOT_INODE};
 
@@ -22,12 +24,11 @@ fn main() {
         [_, role, directory] if role == "failing-disk" => {
             return failing_disk(Path::new(directory))
         }
+        [_, role, directory] if role == "losing-disk" => return losing_disk(Path::new(directory)),
         [_, role, directory] if role == "full-disk" => return full_disk(Path::new(directory)),
         _ => {}
     }
     let scratch = tempfile::tempdir().unwrap();
-    let directory = scratch.path().join("volume");
-    fs::create_dir(&directory).unwrap();
     let library = scratch.path().join("faults.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/faults.c");
     let compiled = Command::new("cc")
@@ -35,13 +36,17 @@ fn main() {
         .args([&library, &source])
         .status();
     assert!(compiled.unwrap().success());
-    let mut subject = Command::new(std::env::current_exe().unwrap());
-    subject.args(["failing-disk".as_ref(), directory.as_os_str()]);
-    subject
-        .env("LD_PRELOAD", library)
-        .env("SCONIFY_FAULT", fault_file(&directory));
-    assert!(subject.status().unwrap().success(), "with a failing disk");
-    println!("a failing disk: ok");
+    for role in ["failing-disk", "losing-disk"] {
+        let directory = scratch.path().join(role);
+        fs::create_dir(&directory).unwrap();
+        let mut subject = Command::new(std::env::current_exe().unwrap());
+        subject.args([role.as_ref(), directory.as_os_str()]);
+        subject
+            .env("LD_PRELOAD", &library)
+            .env("SCONIFY_FAULT", fault_file(&directory));
+        assert!(subject.status().unwrap().success(), "with a {role}");
+        println!("a {role}: ok");
+    }
     match on_small_disk(scratch.path()) {
         None => println!("a full disk: not tested, this machine allows no mount namespace"),
         Some(status) => {
@@ -70,12 +75,11 @@ fn failing_disk(directory: &Path) {
         create_file(&volume, &format!("new-{round}"), &[byte; 3_000]);
         for _ in 0..3 {
             let error = volume.commit().unwrap_err();
-            let expected = if errno == Errno::NOSPC {
-                errno
-            } else {
-                Errno::IO
-            };
-            assert_eq!(error.errno(), expected, "{error}");
+            let expected = error.errno() == errno || error.errno() == Errno::IO;
+            assert!(
+                expected && (errno != Errno::NOSPC || error.errno() == errno),
+                "{error}"
+            );
             assert_eq!(volume.state(), state);
         }
         // Programs read what they wrote.
@@ -118,6 +122,53 @@ fn failing_disk(directory: &Path) {
     let volume = reopen(directory);
     assert_sound(&volume);
     assert!(read_file(&volume, "file").unwrap() == content);
+}
+
+/// The kernel tells once that the disk did not take what was written back from the log, and drops it: it must be written back again.
+fn losing_disk(directory: &Path) {
+    let fault = fault_file(directory);
+    let volume = Volume::create(directory, &key(), &Options::default())
+        .map(Arc::new)
+        .unwrap();
+    let mut random = Random(7);
+    let mut content = move || {
+        let words = (0..1 << 17).flat_map(|_| random.next().to_le_bytes());
+        words.collect::<Vec<_>>()
+    };
+    let contents = (0..120).map(|_| content()).collect::<Vec<_>>();
+    let inode = create_file(&volume, "count", &[0; 8]);
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Commits all the time: what is written back is then seldom all that the log has.
+        scope.spawn(|| {
+            for number in 0_u64.. {
+                if ended.load(Ordering::Relaxed) {
+                    break;
+                }
+                volume.write_at(inode, 0, &number.to_le_bytes()).unwrap();
+                volume.commit().unwrap();
+            }
+        });
+        for (number, content) in contents.iter().enumerate() {
+            match number {
+                20 => fs::write(&fault, "lose").unwrap(),
+                50 => fs::remove_file(&fault).unwrap(),
+                _ => {}
+            }
+            create_file(&volume, &format!("file-{number}"), content);
+            volume.commit().unwrap();
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+    let check = |volume: &Volume| {
+        assert_sound(volume);
+        for (number, content) in contents.iter().enumerate() {
+            assert!(read_file(volume, &format!("file-{number}")).unwrap() == *content);
+        }
+    };
+    check(&volume);
+    Arc::into_inner(volume).unwrap().close().unwrap();
+    check(&reopen(directory));
 }
 
 /// Runs [`full_disk`] on a file system of 48 MiB; None if that can't be mounted.
