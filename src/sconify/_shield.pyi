@@ -31,6 +31,9 @@ class Builder:
             reason: Why, for people.
         """
 
+    def key_is_fresh(self) -> None:
+        """Say that the key was made at random for this file system and encrypts nothing else, ever; that saves time."""
+
     def digest_chunks(self) -> None:
         """Let ``finish`` compute ``Built.digests``."""
 

@@ -16,6 +16,8 @@ from typing import Protocol
 from sconify.assemble import assemble
 from sconify.cas.authority import find_authority
 from sconify.image.publication import WrittenImage
+from sconify.image.reference import Transport
+from sconify.image.storage import written_back
 from sconify.inputs import Inputs, opened_inputs
 from sconify.policy.template import session_text, shown_text
 from sconify.policy_files import converted_service
@@ -23,7 +25,7 @@ from sconify.program.launch import LaunchManifest, embedding_binary, measurement
 from sconify.request import Request
 from sconify.shield.cache import compression_cache
 from sconify.shield.choose import Choice, choose
-from sconify.shield.embed import PUBLIC_KEY, EmbeddedFileSystem, embed
+from sconify.shield.embed import PACKS, PUBLIC_KEY, EmbeddedFileSystem, embed
 from sconify.shield.key import file_system_key
 from sconify.shield.protect import ProtectedFileSystem, protect
 from sconify.staging import staged_results
@@ -103,7 +105,13 @@ def convert(request: Request, *, progress: Progress) -> Conversion:
             policy = converted_service(request, choice, authority, inputs.policy, measurement(manifest))
             # A template or a section that is wrong is refused now, before the long work.
             session_text(policy, template=inputs.policy.template)
-        with clock.step("protect", total=choice.plan.content_size):
+        if request.binary_fs and any(place.transport is Transport.OCI for place in inputs.destinations):
+            stack.enter_context(written_back(inputs.work / PACKS))
+        with (
+            clock.step("protect", total=choice.plan.content_size),
+            # Digests of the output can't be computed by more than one processor.
+            inputs.verification.leaving(choice.plan.content_size),
+        ):
             protected, manifest, binary = _protect(inputs, choice, manifest, key=key, progress=progress)
             policy = dataclasses.replace(
                 policy, fspf_key=key.hex(), fspf_tag=protected.tag.hex(), measurement=measurement(manifest)
@@ -138,12 +146,14 @@ def _protect(
     """Encrypt the files; return them, the manifest that names them if they are embedded, and the sconified binary."""
     request, work = inputs.request, inputs.work
     if not request.binary_fs:
-        protected = protect(choice.plan, key=key, work=work, progress=progress.advance)
+        protected = protect(
+            choice.plan, key=key, key_is_fresh=request.key_is_fresh, work=work, progress=progress.advance
+        )
         return protected, manifest, sconified_binary(runtime_path(), manifest)
     cache = compression_cache() if request.use_cache else None
     embedded = embed(
-        choice.plan, key=key, runtime=runtime_path(), manifest=manifest, work=work, cache=cache,
-        progress=progress.advance,
+        choice.plan, key=key, key_is_fresh=request.key_is_fresh, runtime=runtime_path(), manifest=manifest, work=work,
+        cache=cache, progress=progress.advance,
     )  # fmt: skip
     if cache is not None:
         cache.trim()

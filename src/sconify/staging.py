@@ -52,6 +52,7 @@ def staged_results(
 
     Raises:
         UserError: A destination can't be written.
+        UntrustedDataError: A layer of an image that was read is not what the image says.
         ServiceError: The engine, the registry or the disk fails.
     """
     request = inputs.request
@@ -70,4 +71,5 @@ def staged_results(
         resources = stack.enter_context(build_resources(inputs.resources, request.session_file))
         resources.write_session(session)
         resources.write_context(dockerfile, own_layers)
+        inputs.verification.confirm()
         yield StagedResults(dockerfile=dockerfile, images=tuple(images), resources=resources)

@@ -7,13 +7,14 @@ import signal
 import sqlite3
 import struct
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.containers import COMMANDS, run
+from tests.containers import COMMANDS, Canaries, run
 
 pytestmark = pytest.mark.docker
 
@@ -87,6 +88,27 @@ def refused(home: dict[str, str], native: str, tmp_path: Path, scratch: Path) ->
     assert not output.exists()
     assert list(scratch.iterdir()) == []
     assert sessions(home) == before
+
+
+@pytest.mark.parametrize("mode", ["--binary-fs", "--plain-file=/etc/hostname"])
+def test_a_layer_that_was_changed(
+    refused: Attempt, flask_native: str, canaries: Canaries, tmp_path: Path, mode: str
+) -> None:
+    """Its files are encrypted before its digest is known; nothing comes of it."""
+    archive = tmp_path / "native.tar"
+    run("docker", "save", "--output", str(archive), flask_native)
+    with tarfile.open(archive) as members:
+        layers = [member for member in members if member.name.endswith("layer.tar")]
+    content = archive.read_bytes()
+    place = next(
+        at
+        for layer in layers
+        if (at := content.find(canaries.app.encode(), layer.offset_data, layer.offset_data + layer.size)) >= 0
+    )
+    archive.write_bytes(content[:place] + b"C" + content[place + 1 :])
+    options = ("--binary=/usr/bin/python3", "--dir=/app" if mode != "--binary-fs" else "--fs-dir=/app", mode)
+    message = refused(*options, source=f"docker-archive:{archive}", code=UNTRUSTED)
+    assert "was changed: the digest of its uncompressed archive is sha256:" in message
 
 
 PYTHON = "--binary=python3"

@@ -93,6 +93,11 @@ impl Builder {
         Ok(number)
     }
 
+    fn key_is_fresh(&mut self) -> PyResult<()> {
+        self.open()?.key_is_fresh();
+        Ok(())
+    }
+
     fn digest_chunks(&mut self) -> PyResult<()> {
         self.open()?.digest_chunks();
         Ok(())

@@ -1,4 +1,4 @@
-//! AES-256-GCM with synthetic nonces (format, section 1).
+//! AES-256-GCM and nonces for it (format, section 1).
 
 use ring::{aead, hmac};
 use zeroize::Zeroizing;
@@ -12,10 +12,10 @@ pub(crate) const TAG_SIZE: usize = 16;
 #[derive(Debug)]
 pub(crate) struct NotAuthentic;
 
-/// Decrypts what [`Sealer`] made.
-pub(crate) struct Opener(aead::LessSafeKey);
+/// AES-256-GCM under one key.
+pub(crate) struct Cipher(aead::LessSafeKey);
 
-impl Opener {
+impl Cipher {
     pub(crate) fn new(key: &Zeroizing<[u8; 32]>) -> Self {
         Self(aead::LessSafeKey::new(
             aead::UnboundKey::new(&aead::AES_256_GCM, &**key).expect("an AES-256 key has 32 bytes"),
@@ -41,42 +41,40 @@ impl Opener {
             .map(drop)
             .map_err(|_| NotAuthentic)
     }
-}
 
-/// Encrypts with a nonce made from everything that is encrypted and authenticated.
-pub(crate) struct Sealer {
-    key: aead::LessSafeKey,
-    nonce_key: hmac::Key,
-}
-
-impl Sealer {
-    pub(crate) fn new(key: &Zeroizing<[u8; 32]>, nonce_key: &Zeroizing<[u8; 32]>) -> Self {
-        Self {
-            key: Opener::new(key).0,
-            nonce_key: hmac::Key::new(hmac::HMAC_SHA256, &**nonce_key),
-        }
-    }
-
-    /// Encrypts `text` where it stands.
+    /// Encrypts `text` where it stands. Nothing else that is encrypted under this key and seen by others may have this nonce.
     pub(crate) fn seal(
         &self,
+        nonce: [u8; NONCE_SIZE],
         associated: &[u8],
         text: &mut [u8],
-    ) -> ([u8; NONCE_SIZE], [u8; TAG_SIZE]) {
-        let mut context = hmac::Context::with_key(&self.nonce_key);
-        context.update(associated);
-        context.update(text);
-        let nonce: [u8; NONCE_SIZE] = context.sign().as_ref()[..NONCE_SIZE]
-            .try_into()
-            .expect("HMAC-SHA-256 gives 32 bytes");
+    ) -> [u8; TAG_SIZE] {
         let tag = self
-            .key
+            .0
             .seal_in_place_separate_tag(
                 aead::Nonce::assume_unique_for_key(nonce),
                 aead::Aad::from(associated),
                 text,
             )
             .expect("chunks and indexes are far below the length limit of AES-GCM");
-        (nonce, tag.as_ref().try_into().expect("a tag has 16 bytes"))
+        tag.as_ref().try_into().expect("a tag has 16 bytes")
+    }
+}
+
+/// Makes nonces from everything that is encrypted and authenticated.
+pub(crate) struct SyntheticNonces(hmac::Key);
+
+impl SyntheticNonces {
+    pub(crate) fn new(key: &Zeroizing<[u8; 32]>) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &**key))
+    }
+
+    pub(crate) fn nonce(&self, associated: &[u8], text: &[u8]) -> [u8; NONCE_SIZE] {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(associated);
+        context.update(text);
+        context.sign().as_ref()[..NONCE_SIZE]
+            .try_into()
+            .expect("HMAC-SHA-256 gives 32 bytes")
     }
 }

@@ -50,6 +50,19 @@ fn the_vectors_are_built_again() {
     assert!(packs[1] == vector("srv.pack"));
 }
 
+/// The content of the second pack, one chunk that does not compress, and its associated data.
+fn second_pack(id: &[u8; 16]) -> (Vec<u8>, Vec<u8>) {
+    let content = sample::contents()["/srv/data"].clone();
+    let associated = [
+        &b"sconify pack v1 chunk"[..],
+        id,
+        &0_u64.to_le_bytes(),
+        &(content.len() as u32).to_le_bytes(),
+        &[0],
+    ];
+    (content, associated.concat())
+}
+
 #[test]
 fn the_vectors_agree_with_the_document() {
     let key = std::array::from_fn(|at| at as u8);
@@ -67,17 +80,10 @@ fn the_vectors_agree_with_the_document() {
         pack[..32],
         [&b"SCNPACK1"[..], &id, &[1, 0, 0, 0], &[0; 4]].concat()
     );
-    let content = &sample::contents()["/srv/data"];
-    let associated = [
-        &b"sconify pack v1 chunk"[..],
-        &id,
-        &0_u64.to_le_bytes(),
-        &(content.len() as u32).to_le_bytes(),
-        &[0],
-    ];
+    let (content, associated) = second_pack(&id);
     let encryption = spec::derive(&key, &[b"sconify pack v1 encryption", &id]);
     let nonce = spec::derive(&key, &[b"sconify pack v1 nonce", &id]);
-    let sealed = spec::encrypt(encryption, nonce, &associated.concat(), content);
+    let sealed = spec::encrypt(encryption, nonce, &associated, &content);
     let (nonce, ciphertext) = sealed.split_at(12);
     let (ciphertext, tag) = ciphertext.split_at(content.len());
     assert!(pack[32..] == *ciphertext);
@@ -86,4 +92,25 @@ fn the_vectors_agree_with_the_document() {
         body.windows(28).any(|window| window == record),
         "the index has the nonce and the tag"
     );
+}
+
+#[test]
+fn chunks_of_a_fresh_key_have_their_numbers_for_nonces() {
+    let key = std::array::from_fn(|at| at as u8);
+    let mut builder = sample::builder();
+    builder.key_is_fresh();
+    let (built, packs) = sample::finish(builder, 2, 2);
+    let body = spec::open_index(&key, &built.index);
+    let nonces = [[0; 12], [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]];
+    for nonce in nonces {
+        assert!(body.windows(12).any(|window| window == nonce));
+    }
+    let id = spec::pack_id(b"/srv");
+    let (content, associated) = second_pack(&id);
+    let encryption = spec::derive(&key, &[b"sconify pack v1 encryption", &id]);
+    let sealed = spec::encrypt_with(encryption, nonces[0], &associated, &content);
+    let (ciphertext, tag) = sealed.split_at(content.len());
+    assert!(packs[1][32..] == *ciphertext);
+    let record = [&nonces[0][..], tag].concat();
+    assert!(body.windows(28).any(|window| window == record));
 }

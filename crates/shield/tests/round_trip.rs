@@ -194,6 +194,25 @@ fn the_result_depends_neither_on_threads_nor_on_order() {
 }
 
 #[test]
+fn contents_under_a_fresh_key_come_back() {
+    let mut builder = sample::builder();
+    builder.key_is_fresh();
+    let (built, packs) = sample::finish(builder, 2, 2);
+    let index = Index::open(&built.index, &sample::key(), &built.tag).unwrap();
+    let (expected, expected_packs) = open_sample();
+    for (number, pack) in packs.iter().enumerate() {
+        assert!(*pack != expected_packs[number], "it is encrypted otherwise");
+        let read = |index, pack: &[u8]| {
+            let reader = PackReader::open(pack, index, number as u32).unwrap();
+            let count = expected.packs()[number].chunk_count();
+            let chunks = (0..count).map(|chunk| reader.read_chunk(chunk).unwrap().to_vec());
+            chunks.collect::<Vec<_>>()
+        };
+        assert!(read(&index, pack) == read(&expected, &expected_packs[number]));
+    }
+}
+
+#[test]
 fn statistics_are_those_of_the_packs() {
     let (built, packs) = sample::finish(sample::builder(), 2, 2);
     let index = Index::open(&built.index, &sample::key(), &built.tag).unwrap();

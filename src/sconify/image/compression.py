@@ -47,6 +47,29 @@ class Compression(enum.Enum):
         return cls.NONE
 
 
+def views(extent: Extent) -> Iterator[memoryview]:
+    """Yield an extent's bytes in chunks of at most 1 MiB, each valid until the next: all are in the same memory.
+
+    Raises:
+        UserError: The file can't be read.
+        UntrustedDataError: It ends before the extent does.
+    """
+    buffer = memoryview(bytearray(min(_CHUNK, extent.size)))
+    with reading(extent.source):
+        descriptor = os.open(extent.source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        done = 0
+        while done < extent.size:
+            with reading(extent.source):
+                count = os.preadv(descriptor, [buffer[: extent.size - done]], extent.offset + done)
+            if not count:
+                raise UntrustedDataError(f"{extent.source} ends {extent.size - done} bytes early")
+            done += count
+            yield buffer[:count]
+    finally:
+        os.close(descriptor)
+
+
 def iterate(extent: Extent) -> Iterator[bytes]:
     """Yield an extent's bytes in chunks of at most 1 MiB.
 
@@ -54,25 +77,13 @@ def iterate(extent: Extent) -> Iterator[bytes]:
         UserError: The file can't be read.
         UntrustedDataError: It ends before the extent does.
     """
-    with reading(extent.source):
-        descriptor = os.open(extent.source, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        done = 0
-        while done < extent.size:
-            with reading(extent.source):
-                chunk = os.pread(descriptor, min(_CHUNK, extent.size - done), extent.offset + done)
-            if not chunk:
-                raise UntrustedDataError(f"{extent.source} ends {extent.size - done} bytes early")
-            done += len(chunk)
-            yield chunk
-    finally:
-        os.close(descriptor)
+    return map(bytes, views(extent))
 
 
 def sha256(extent: Extent) -> str:
     """Return an extent's digest as ``sha256:`` and 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    for chunk in iterate(extent):
+    for chunk in views(extent):
         digest.update(chunk)
     return f"sha256:{digest.hexdigest()}"
 

@@ -12,6 +12,7 @@ from threading import Lock
 from sconify.errors import UntrustedDataError, UserError
 from sconify.image.compression import Compression, decompress, detect, sha256
 from sconify.image.model import Extent
+from sconify.image.verification import Verification
 
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar"
 
@@ -110,6 +111,7 @@ def open_layers(
     label: str,
     progress: Callable[[int], None],
     max_size: int = DEFAULT_MAX_SIZE,
+    verification: Verification | None = None,
 ) -> list[OpenedLayer]:
     """Verify layers and decompress those that are compressed.
 
@@ -119,6 +121,7 @@ def open_layers(
         label: The image, for messages.
         progress: Called with the size of each blob when it is done, from several threads.
         max_size: Bytes of all of them, uncompressed.
+        verification: Verifies those that are not compressed after this returns; without it, they are verified before.
 
     Raises:
         UserError: They have more than ``max_size`` bytes.
@@ -130,6 +133,8 @@ def open_layers(
 
     def opened(item: tuple[int, StoredLayer]) -> OpenedLayer:
         number, layer = item
+        if verification is not None and detect(layer.blob) is Compression.NONE:
+            return _opened_at_once(layer, label, limit, verification, progress)
         result = _open(layer, workdir / f"layer-{number}.tar", label, limit)
         progress(layer.blob.size)
         return result
@@ -145,7 +150,7 @@ def open_layers(
 
 
 def _open(stored: StoredLayer, destination: Path, image: str, limit: SizeLimit) -> OpenedLayer:
-    label = f"layer {stored.digest or stored.diff_id} of {image}"
+    label = _label(stored, image)
     compression = detect(stored.blob)
     if compression is Compression.NONE:
         limit.count(stored.blob.size)
@@ -156,6 +161,33 @@ def _open(stored: StoredLayer, destination: Path, image: str, limit: SizeLimit) 
             stored.blob, compression=compression, destination=destination, label=label, count=limit.count
         )
         archive = Extent(destination, 0, destination.stat().st_size)
+    _check(stored, label, digest=digest, diff_id=diff_id)
+    return OpenedLayer(
+        layer=Layer(blob=stored.blob, compression=compression, digest=digest, diff_id=diff_id), archive=archive
+    )
+
+
+def _opened_at_once(
+    stored: StoredLayer, image: str, limit: SizeLimit, verification: Verification, progress: Callable[[int], None]
+) -> OpenedLayer:
+    """Open an uncompressed layer whose digest is yet to be confirmed."""
+    limit.count(stored.blob.size)
+
+    def check(digest: str) -> None:
+        _check(stored, _label(stored, image), digest=digest, diff_id=digest)
+        progress(stored.blob.size)
+
+    verification.add(stored.blob, check)
+    layer = Layer(blob=stored.blob, compression=Compression.NONE, digest=stored.diff_id, diff_id=stored.diff_id)
+    return OpenedLayer(layer=layer, archive=stored.blob)
+
+
+def _label(stored: StoredLayer, image: str) -> str:
+    return f"layer {stored.digest or stored.diff_id} of {image}"
+
+
+def _check(stored: StoredLayer, label: str, *, digest: str, diff_id: str) -> None:
+    """Compare what an image says of a layer with what its bytes say."""
     if stored.digest not in {None, digest}:
         raise UntrustedDataError(f"{label} was changed: its digest is {digest}, expected {stored.digest}")
     if stored.diff_id != diff_id:
@@ -163,6 +195,3 @@ def _open(stored: StoredLayer, destination: Path, image: str, limit: SizeLimit) 
             f"{label} was changed: the digest of its uncompressed archive is {diff_id}, "
             f"expected {stored.diff_id} by the image's configuration"
         )
-    return OpenedLayer(
-        layer=Layer(blob=stored.blob, compression=compression, digest=digest, diff_id=diff_id), archive=archive
-    )

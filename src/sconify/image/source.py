@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 from types import TracebackType
 
-from sconify.errors import ServiceError, UserError
+from sconify.errors import ServiceError, UntrustedDataError, UserError
 from sconify.image import skopeo
 from sconify.image.archive import read_archive
 from sconify.image.config import ImageConfig
@@ -25,6 +25,7 @@ from sconify.image.reference import ImageReference, Transport
 from sconify.image.registry import DEFAULT_ACCESS, RegistryAccess
 from sconify.image.rootfs import RootFileSystem
 from sconify.image.storage import writing
+from sconify.image.verification import Verification
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, bytes done so far, and bytes in total if known."""
@@ -33,6 +34,8 @@ Progress = Callable[[str, int, int | None], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
     """An image, verified: the digests of its configuration and of all layers are right.
+
+    Where it was opened with a ``Verification``, the layers' are only when that has confirmed them.
 
     A context manager: leaving it removes what was written into ``workdir``; contents can't be read after that.
     """
@@ -71,6 +74,7 @@ def open_image(
     progress: Progress | None = None,
     registry: RegistryAccess = DEFAULT_ACCESS,
     max_size: int = DEFAULT_MAX_SIZE,
+    verification: Verification | None = None,
 ) -> Image:
     """Open an image for reading.
 
@@ -80,6 +84,7 @@ def open_image(
         progress: Is told how far it is, possibly from several threads.
         registry: How registries are reached.
         max_size: Bytes of all its layers, uncompressed.
+        verification: Verifies layers while the image is used already; without it, they are verified before.
 
     Returns:
         The image. Close it when its contents are no longer needed.
@@ -95,11 +100,17 @@ def open_image(
         found, stored = _find(reference, _Opening(scratch, report, registry, max_size))
         total = sum(layer.blob.size for layer in stored.layers)
         opened = open_layers(
-            stored.layers, workdir=scratch, label=str(found), progress=_Counter(report, total).add, max_size=max_size
-        )
-        root = RootFileSystem.from_layers(
-            [(f"layer {item.layer.diff_id} of {found}", item.archive) for item in opened], workdir=scratch
-        )
+            stored.layers, workdir=scratch, label=str(found), progress=_Counter(report, total).add, max_size=max_size,
+            verification=verification,
+        )  # fmt: skip
+        try:
+            root = RootFileSystem.from_layers(
+                [(f"layer {item.layer.diff_id} of {found}", item.archive) for item in opened], workdir=scratch
+            )
+        except UntrustedDataError:
+            if verification is not None:
+                verification.raise_mismatch()
+            raise
         return Image(
             reference=found,
             config=stored.config,

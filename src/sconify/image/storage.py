@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 
 from sconify.errors import ServiceError, UserError
 
+_INTERVAL = 0.1
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -60,6 +63,34 @@ def scratch_directory(workdir: Path, *, prefix: str) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def written_back(path: Path) -> Iterator[None]:
+    """Bring a file to the disk while a block makes it and uses it, so that syncing it in the end takes no time.
+
+    Args:
+        path: The file; it need not be there yet. Failures are left to those who write it and sync it.
+    """
+    ended = Event()
+
+    def sync() -> None:
+        descriptor = -1
+        while not ended.wait(_INTERVAL):
+            with suppress(OSError):
+                if descriptor < 0:
+                    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                os.fdatasync(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    thread = Thread(target=sync, name="write-back")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextmanager

@@ -30,6 +30,9 @@ the program may change all of it, until its end."""
 PUBLIC_KEY = bytes(32)
 """The file system key of ``--binary-fs-plain``: no secret, it stands in the launch manifest."""
 
+PACKS = "packs"
+"""Name of the file with the packs in the working directory."""
+
 LARGE_FILE = 4 << 20
 """Bytes from which on a file has a pack of its own."""
 
@@ -87,6 +90,7 @@ def embed(
     plan: Plan,
     *,
     key: bytes,
+    key_is_fresh: bool,
     runtime: Path,
     manifest: LaunchManifest,
     work: Path,
@@ -98,6 +102,7 @@ def embed(
     Args:
         plan: The plan, all of whose files are encrypted.
         key: The file system key, 32 bytes; ``PUBLIC_KEY`` for files that everybody may read.
+        key_is_fresh: Whether the key was made at random for this and encrypts nothing else, ever.
         runtime: The runtime's file.
         manifest: Of the binary that they are embedded in, as yet without them.
         work: A directory for the packs.
@@ -109,12 +114,14 @@ def embed(
         ServiceError: If the disk is full or can't be read.
     """
     builder = _shield.Builder(key)
+    if key_is_fresh:
+        builder.key_is_fresh()
     builder.digest_chunks()
     if cache is not None:
         builder.use_cache(str(cache.directory), cache.key)
     for region in (EMBEDDED, *_other_regions(plan)):
         builder.add_region(os.fsencode(region.prefix), region.kind.value, region.reason)
-    output = work / "packs"
+    output = work / PACKS
     add_entries(builder, plan, _Packer(builder, manifest.program, output).pack_of)
     root = EmbeddedRoot(commitment=_shield.key_commitment(key).hex(), key=key.hex() if key == PUBLIC_KEY else None)
     index_size, digests_size = builder.bounds()

@@ -60,12 +60,15 @@ class ProtectedFileSystem:
         return sum(built.content.size for built in (self.index, *self.packs))
 
 
-def protect(plan: Plan, *, key: bytes, work: Path, progress: Callable[[int], None]) -> ProtectedFileSystem:
+def protect(
+    plan: Plan, *, key: bytes, key_is_fresh: bool, work: Path, progress: Callable[[int], None]
+) -> ProtectedFileSystem:
     """Encrypt and index what the plan says.
 
     Args:
         plan: The plan.
         key: The file system key, 32 bytes.
+        key_is_fresh: Whether the key was made at random for this and encrypts nothing else, ever.
         work: A directory for the files.
         progress: Called with the number of content bytes done so far.
 
@@ -74,6 +77,8 @@ def protect(plan: Plan, *, key: bytes, work: Path, progress: Callable[[int], Non
         ServiceError: If the disk is full or can't be read.
     """
     builder = _shield.Builder(key)
+    if key_is_fresh:
+        builder.key_is_fresh()
     packs: dict[str, int] = {}
     built: list[BuiltFile] = []
     for region in plan.regions:

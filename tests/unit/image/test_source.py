@@ -16,6 +16,7 @@ import zstandard
 from sconify.errors import SconifyError, UntrustedDataError, UserError
 from sconify.image.reference import ImageReference
 from sconify.image.source import Image, open_image
+from sconify.image.verification import Verification
 
 Maker = Callable[..., tuple[tarfile.TarInfo, bytes]]
 LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -166,6 +167,41 @@ FOREIGN = (
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
 )
+
+
+def test_an_image_can_be_used_before_its_layers_are_verified(layout: Any, plain: bytes, tmp_path: Path) -> None:
+    """A changed file is read; that it was changed comes out in the end."""
+    layout.index(layout.image([(plain, plain), (gzipped(plain), plain)]))
+    file = layout.file(f"sha256:{hashlib.sha256(plain).hexdigest()}")
+    before, _, after = plain.rpartition(b"hello")
+    for content, is_right in ((plain, True), (before + b"world" + after, False)):
+        file.write_bytes(content)
+        with Verification() as verification:
+            reference = ImageReference.parse(f"oci:{layout.path}")
+            with open_image(reference, workdir=tmp_path, verification=verification) as image:
+                assert image.layers[0].diff_id == f"sha256:{hashlib.sha256(plain).hexdigest()}"
+                if is_right:
+                    verification.confirm()
+                    continue
+                for confirm in (verification.confirm, verification.raise_mismatch):
+                    with pytest.raises(UntrustedDataError, match=f"layer sha256:{file.name} of .* was changed"):
+                        confirm()
+
+
+def test_a_changed_layer_explains_why_it_can_not_be_read(layout: Any, plain: bytes, tmp_path: Path) -> None:
+    layout.index(layout.image([(plain, plain)]))
+    layout.file(f"sha256:{hashlib.sha256(plain).hexdigest()}").write_bytes(b"x" * len(plain))
+    reference = ImageReference.parse(f"oci:{layout.path}")
+    with Verification() as verification, pytest.raises(UntrustedDataError, match="was changed: its digest is"):
+        open_image(reference, workdir=tmp_path, verification=verification)
+
+
+def test_a_compressed_layer_is_verified_at_once(layout: Any, plain: bytes, tmp_path: Path) -> None:
+    layout.index(layout.image([(gzipped(plain.replace(b"hello", b"world")), plain)]))
+    reference = ImageReference.parse(f"oci:{layout.path}")
+    with Verification() as verification, pytest.raises(UntrustedDataError, match="was changed"):
+        open_image(reference, workdir=tmp_path, verification=verification)
+    assert list(tmp_path.glob("source-*")) == []
 
 
 @pytest.mark.parametrize("layer_type", FOREIGN)

@@ -67,12 +67,15 @@ def plan_of(tmp_path: Path) -> Callable[..., Plan]:
 
 @pytest.fixture
 def embedded(tmp_path: Path) -> Callable[..., EmbeddedFileSystem]:
-    def make(plan: Plan, *, key: bytes = KEY, cache: CompressionCache | None = None) -> EmbeddedFileSystem:
+    def make(
+        plan: Plan, *, key: bytes = KEY, key_is_fresh: bool = False, cache: CompressionCache | None = None
+    ) -> EmbeddedFileSystem:
         work = tmp_path / f"work{len(list(tmp_path.iterdir()))}"
         work.mkdir()
         return embed(
-            plan, key=key, runtime=RUNTIME, manifest=launched(), work=work, cache=cache, progress=lambda _: None
-        )
+            plan, key=key, key_is_fresh=key_is_fresh, runtime=RUNTIME, manifest=launched(), work=work, cache=cache,
+            progress=lambda _: None,
+        )  # fmt: skip
 
     return make
 

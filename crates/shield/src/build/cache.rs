@@ -4,10 +4,12 @@
 //! contents nor which known content is there. It is no part of the format: encryption for a pack is done anew each time.
 
 use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
 
 use super::seal::COMPRESSION_LEVEL;
-use crate::cipher::{Opener, Sealer, NONCE_SIZE, TAG_SIZE};
+use crate::cipher::{Cipher, NONCE_SIZE, TAG_SIZE};
 use crate::keys::FileSystemKey;
+use crate::CHUNK_SIZE;
 
 /// Where entries are kept. Nothing that it gives back is trusted; what it loses is made again.
 pub trait Store: Send + Sync {
@@ -19,9 +21,10 @@ pub trait Store: Send + Sync {
 
 /// Remembers how contents compress.
 pub struct CompressionCache {
+    random: SystemRandom,
+    hash: Cipher,
     names: hmac::Key,
-    sealer: Sealer,
-    opener: Opener,
+    cipher: Cipher,
     store: Box<dyn Store>,
 }
 
@@ -29,21 +32,35 @@ impl CompressionCache {
     /// A cache whose entries are encrypted under `key`, which should be of this machine alone.
     pub fn new(key: &FileSystemKey, store: Box<dyn Store>) -> Self {
         let encryption = key.derive(&[b"sconify cache v1 encryption"]);
+        let hash = key.derive(&[b"sconify cache v2 hash"]);
         // Another compressor makes other bytes: its entries have other names.
         let version = zstd::zstd_safe::version_number().to_le_bytes();
         let level = COMPRESSION_LEVEL.to_le_bytes();
-        let names = key.derive(&[b"sconify cache v1 name", &version, &level]);
+        let names = key.derive(&[b"sconify cache v2 name", &version, &level]);
         Self {
+            random: SystemRandom::new(),
+            hash: Cipher::new(&hash),
             names: hmac::Key::new(hmac::HMAC_SHA256, &*names),
-            sealer: Sealer::new(&encryption, &key.derive(&[b"sconify cache v1 nonce"])),
-            opener: Opener::new(&encryption),
+            cipher: Cipher::new(&encryption),
             store,
         }
     }
 
-    /// The name of the entry for this text.
-    pub(super) fn name(&self, text: &[u8]) -> [u8; 32] {
-        hmac::sign(&self.names, text)
+    /// The name of the entry for this text; `scratch` is memory to work in.
+    ///
+    /// HMAC over all of the text would cost half of what the cache saves. So it is over a universal hash of each chunk under a
+    /// secret key (Wegman and Carter, 1981), the tag that AES-GCM has for it with one and the same nonce: GHASH of as many bits,
+    /// which two chunks share with a probability of 2^-116. Neither ciphertexts nor tags get out of here.
+    pub(super) fn name(&self, text: &[u8], scratch: &mut Vec<u8>) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.names);
+        for chunk in text.chunks(CHUNK_SIZE) {
+            scratch.clear();
+            scratch.extend_from_slice(chunk);
+            context.update(&self.hash.seal([0; NONCE_SIZE], &[], scratch));
+        }
+        context.update(&(text.len() as u64).to_le_bytes());
+        context
+            .sign()
             .as_ref()
             .try_into()
             .expect("HMAC-SHA-256 gives 32 bytes")
@@ -61,7 +78,7 @@ impl CompressionCache {
         let (text, tag) = rest.split_at_mut(length);
         let nonce = (&*nonce).try_into().expect("split there");
         let tag = (&*tag).try_into().expect("split there");
-        if self.opener.open(nonce, name, tag, text).is_err() {
+        if self.cipher.open(nonce, name, tag, text).is_err() {
             return false;
         }
         form.clear();
@@ -69,14 +86,17 @@ impl CompressionCache {
         true
     }
 
-    /// Keeps an entry.
-    pub(super) fn save(&self, name: &[u8; 32], form: &[u8]) {
-        let mut entry = Vec::with_capacity(NONCE_SIZE + form.len() + TAG_SIZE);
-        entry.extend_from_slice(&[0; NONCE_SIZE]);
+    /// Keeps an entry, or not; `entry` is memory to work in.
+    pub(super) fn save(&self, name: &[u8; 32], form: &[u8], entry: &mut Vec<u8>) {
+        let mut nonce = [0; NONCE_SIZE];
+        if self.random.fill(&mut nonce).is_err() {
+            return;
+        }
+        entry.clear();
+        entry.extend_from_slice(&nonce);
         entry.extend_from_slice(form);
-        let (nonce, tag) = self.sealer.seal(name, &mut entry[NONCE_SIZE..]);
-        entry[..NONCE_SIZE].copy_from_slice(&nonce);
+        let tag = self.cipher.seal(nonce, name, &mut entry[NONCE_SIZE..]);
         entry.extend_from_slice(&tag);
-        self.store.save(name, &entry);
+        self.store.save(name, entry);
     }
 }

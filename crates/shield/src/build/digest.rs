@@ -8,7 +8,7 @@ use ring::digest;
 
 use super::layout::{Input, Layout};
 use super::progress::{Progress, INTERVAL};
-use super::seal::{check_size, read_exactly};
+use super::source::{check_size, read_exactly};
 use crate::error::ShieldError;
 use crate::read_at::ReadAt;
 

@@ -3,7 +3,7 @@
 use super::layout::{Layout, Place};
 use super::seal::SealedChunk;
 use super::{Builder, Content, Metadata};
-use crate::cipher::{Sealer, NONCE_SIZE, TAG_SIZE};
+use crate::cipher::{Cipher, SyntheticNonces, NONCE_SIZE, TAG_SIZE};
 use crate::error::ShieldError;
 use crate::index::{type_byte, Index, BODY_LIMIT, MAGIC, STORAGE_PACKED, STORAGE_PLAIN};
 use crate::keys::{FileSystemKey, RootTag};
@@ -171,11 +171,10 @@ pub(super) fn seal(key: &FileSystemKey, body: &[u8]) -> Result<(Vec<u8>, RootTag
     let mut text = Vec::with_capacity(8 + compressed.len());
     text.extend_from_slice(&(body.len() as u64).to_le_bytes());
     text.extend_from_slice(&compressed);
-    let sealer = Sealer::new(
-        &key.derive(&[b"sconify index v1 encryption"]),
-        &key.derive(&[b"sconify index v1 nonce"]),
-    );
-    let (nonce, tag) = sealer.seal(MAGIC, &mut text);
+    let nonces = SyntheticNonces::new(&key.derive(&[b"sconify index v1 nonce"]));
+    let nonce = nonces.nonce(MAGIC, &text);
+    let cipher = Cipher::new(&key.derive(&[b"sconify index v1 encryption"]));
+    let tag = cipher.seal(nonce, MAGIC, &mut text);
     let index = [&MAGIC[..], &nonce, &text, &tag].concat();
     Ok((index, RootTag::new(tag)))
 }

@@ -6,6 +6,8 @@ mod encode;
 mod layout;
 mod progress;
 mod seal;
+mod source;
+mod write;
 
 use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,6 +120,7 @@ pub struct Builder<S> {
     entries: BTreeMap<Vec<u8>, NewEntry<S>>,
     omitted: BTreeSet<Vec<u8>>,
     digests: bool,
+    fresh_key: bool,
     cache: Option<CompressionCache>,
 }
 
@@ -131,8 +134,15 @@ impl<S: ReadAt + Sync> Builder<S> {
             entries: BTreeMap::new(),
             omitted: BTreeSet::new(),
             digests: false,
+            fresh_key: false,
             cache: None,
         }
+    }
+
+    /// Says that the key was made at random for this file system and encrypts nothing else, ever. Then chunks have their
+    /// numbers for nonces, which spares the hash that makes one from each content.
+    pub fn key_is_fresh(&mut self) {
+        self.fresh_key = true;
     }
 
     /// Has [`Builder::finish`] compute [`Built::digests`].
@@ -265,7 +275,7 @@ impl<S: ReadAt + Sync> Builder<S> {
     ///
     /// # Panics
     /// If there are not as many outputs as packs.
-    pub fn finish<W: Write>(
+    pub fn finish<W: Write + Send>(
         self,
         outputs: &mut [W],
         threads: usize,
@@ -280,7 +290,7 @@ impl<S: ReadAt + Sync> Builder<S> {
         let layout = Layout::new(&self)?;
         encode::check(&self, &layout)?;
         let hashes = digest::hash_plain_files(&layout, threads, &mut progress)?;
-        let sealed = seal::write_packs(&self, &layout, outputs, threads, &mut progress)?;
+        let sealed = write::write_packs(&self, &layout, outputs, threads, &mut progress)?;
         let contents = self.packs.iter().zip(&layout.packs);
         let statistics = contents
             .zip(&sealed)

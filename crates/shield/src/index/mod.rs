@@ -14,7 +14,7 @@ pub(crate) use pack::Chunk;
 pub use pack::Pack;
 pub use region::{Region, RegionKind};
 
-use crate::cipher::{Opener, NONCE_SIZE, TAG_SIZE};
+use crate::cipher::{Cipher, NONCE_SIZE, TAG_SIZE};
 use crate::error::ShieldError;
 use crate::keys::{FileSystemKey, RootTag};
 use crate::path;
@@ -74,7 +74,7 @@ impl Index {
             });
         }
         let mut plaintext = ciphertext.to_vec();
-        Opener::new(&key.derive(&[b"sconify index v1 encryption"]))
+        Cipher::new(&key.derive(&[b"sconify index v1 encryption"]))
             .open(
                 nonce.try_into().expect("split at the size of a nonce"),
                 MAGIC,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ring::digest;
 
 use super::parse::corrupt;
-use crate::cipher::{Opener, NONCE_SIZE, TAG_SIZE};
+use crate::cipher::{Cipher, NONCE_SIZE, TAG_SIZE};
 use crate::error::{display, ShieldError};
 use crate::keys::FileSystemKey;
 use crate::wire::Decoder;
@@ -36,7 +36,7 @@ pub struct Pack {
     id: [u8; 16],
     chunks: Vec<Chunk>,
     length: u64,
-    opener: Opener,
+    cipher: Cipher,
 }
 
 impl Pack {
@@ -88,7 +88,7 @@ impl Pack {
         text: &mut [u8],
     ) -> Result<(), crate::cipher::NotAuthentic> {
         let associated = chunk_associated_data(&self.id, number, chunk.plain, chunk.compressed);
-        self.opener.open(chunk.nonce, &associated, chunk.tag, text)
+        self.cipher.open(chunk.nonce, &associated, chunk.tag, text)
     }
 
     pub(super) fn parse(
@@ -114,7 +114,7 @@ impl Pack {
             chunks.push(chunk);
         }
         let id = pack_id(name);
-        let opener = Opener::new(&key.derive(&[b"sconify pack v1 encryption", &id]));
+        let cipher = Cipher::new(&key.derive(&[b"sconify pack v1 encryption", &id]));
         Ok(Arc::new(Self {
             number: pack_number,
             name: name.into(),
@@ -122,7 +122,7 @@ impl Pack {
             id,
             chunks,
             length: offset,
-            opener,
+            cipher,
         }))
     }
 }
@@ -183,6 +183,13 @@ pub(crate) fn header(id: &[u8; 16], chunk_count: u32) -> [u8; HEADER_SIZE] {
     header[8..24].copy_from_slice(id);
     header[24..28].copy_from_slice(&chunk_count.to_le_bytes());
     header
+}
+
+/// The nonce of a chunk under a key that encrypts nothing else: its number (u64) and zeros.
+pub(crate) fn numbered_nonce(number: u32) -> [u8; NONCE_SIZE] {
+    let mut nonce = [0; NONCE_SIZE];
+    nonce[..8].copy_from_slice(&u64::from(number).to_le_bytes());
+    nonce
 }
 
 /// What is authenticated along with a chunk: its place and form.

@@ -28,6 +28,16 @@ pub fn encrypt(key: [u8; 32], nonce_key: [u8; 32], associated: &[u8], plaintext:
     let nonce_key = hmac::Key::new(hmac::HMAC_SHA256, &nonce_key);
     let mac = hmac::sign(&nonce_key, &[associated, plaintext].concat());
     let nonce: [u8; 12] = mac.as_ref()[..12].try_into().unwrap();
+    [&nonce[..], &encrypt_with(key, nonce, associated, plaintext)].concat()
+}
+
+/// `ciphertext ‖ tag (16)`.
+pub fn encrypt_with(
+    key: [u8; 32],
+    nonce: [u8; 12],
+    associated: &[u8],
+    plaintext: &[u8],
+) -> Vec<u8> {
     let mut text = plaintext.to_vec();
     aead::LessSafeKey::new(aead::UnboundKey::new(&aead::AES_256_GCM, &key).unwrap())
         .seal_in_place_append_tag(
@@ -36,7 +46,7 @@ pub fn encrypt(key: [u8; 32], nonce_key: [u8; 32], associated: &[u8], plaintext:
             &mut text,
         )
         .unwrap();
-    [&nonce[..], &text].concat()
+    text
 }
 
 /// The body of an index.
