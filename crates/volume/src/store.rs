@@ -93,6 +93,10 @@ impl Store {
         }
         let connection = store.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         schema::check(&connection)?;
+        if connection.is_readonly("main")? {
+            let reason = "its header says that it is not to be written";
+            return Err(VolumeError::forged("the volume's database", reason));
+        }
         if complete {
             store.check_length(&connection)?;
         }

@@ -330,3 +330,17 @@ fn a_change_under_a_running_volume_is_refused() {
     assert_named(&error, "a running volume");
     assert_eq!(error.errno(), rustix::io::Errno::IO);
 }
+
+#[test]
+fn a_database_that_says_it_is_not_to_be_written_is_refused() {
+    let (directory, path, expected) = sample();
+    let mut bytes = fs::read(&path).unwrap();
+    // SQLite's "file format write version".
+    bytes[18] = 3;
+    fs::write(&path, &bytes).unwrap();
+    let text = open(directory.path(), &expected)
+        .map(drop)
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("not to be written"), "{text}");
+}
