@@ -156,16 +156,20 @@ def _protect(
 ) -> tuple[ProtectedFileSystem | EmbeddedFileSystem, LaunchManifest, bytes]:
     """Encrypt the files; return them, the manifest that names them if they are embedded, and the sconified binary."""
     request, work = inputs.request, inputs.work
-    fresh = request.key_file is None and not request.binary_fs_plain
     if not request.binary_fs:
         protected = protect(
-            choice.plan, key=key, key_is_fresh=fresh, work=work, progress=progress.advance, complete=pack_layers.make
+            choice.plan,
+            key=key,
+            key_is_fresh=request.key_is_fresh,
+            work=work,
+            progress=progress.advance,
+            complete=pack_layers.make,
         )
         return protected, manifest, sconified_binary(runtime_path(), manifest)
     cache = compression_cache() if request.use_cache else None
     embedded = embed(
-        choice.plan, key=key, key_is_fresh=fresh, runtime=runtime_path(), manifest=manifest, work=work, cache=cache,
-        progress=progress.advance,
+        choice.plan, key=key, key_is_fresh=request.key_is_fresh, runtime=runtime_path(), manifest=manifest, work=work,
+        cache=cache, progress=progress.advance,
     )  # fmt: skip
     if cache is not None:
         cache.trim()

@@ -108,6 +108,11 @@ class Request:
     """Bytes of all layers of an image, uncompressed."""
 
     @property
+    def key_is_fresh(self) -> bool:
+        """Whether the file system key is made at random, for this conversion alone."""
+        return self.key_file is None and not self.binary_fs_plain
+
+    @property
     def session_name(self) -> str:
         """The session's own name: ``--name``, or the target's without ``/``; what can't stand in it becomes ``-``."""
         if self.session is not None:

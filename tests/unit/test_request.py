@@ -1,12 +1,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sconify.errors import UserError
+from sconify.image.reference import ImageReference
 from sconify.program.launch import normal_variable
-from sconify.request import MAX_POLICY_FILE, check_name, parse_size, parse_variable, read_policy_file, start_up_variable
+from sconify.request import (
+    MAX_POLICY_FILE,
+    Request,
+    check_name,
+    parse_size,
+    parse_variable,
+    read_policy_file,
+    start_up_variable,
+)
 
 
 @pytest.mark.parametrize(("text", "size"), [("1G", 1 << 30), ("64m", 64 << 20), ("4K", 4096), ("4096", 4096)])
@@ -27,6 +37,17 @@ def test_variables() -> None:
     for text in ("A", "=b", "", "A=\0"):
         with pytest.raises(UserError, match="is no KEY=VALUE"):
             parse_variable(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_fresh"),
+    [({}, True), ({"key_file": Path("key")}, False), ({"binary_fs": True, "binary_fs_plain": True}, False)],
+)
+def test_a_key_that_others_have_too_is_not_fresh(options: dict[str, Any], is_fresh: bool) -> None:
+    """With such a key, nonces that repeat would give contents away."""
+    image = ImageReference.parse("native")
+    request = Request(native=image, target=image, binary="", **options)
+    assert request.key_is_fresh is is_fresh
 
 
 def test_names() -> None:

@@ -50,6 +50,19 @@ fn the_vectors_are_built_again() {
     assert!(packs[1] == vector("srv.pack"));
 }
 
+/// The content of the second pack, one chunk that does not compress, and its associated data.
+fn second_pack(id: &[u8; 16]) -> (Vec<u8>, Vec<u8>) {
+    let content = sample::contents()["/srv/data"].clone();
+    let associated = [
+        &b"sconify pack v1 chunk"[..],
+        id,
+        &0_u64.to_le_bytes(),
+        &(content.len() as u32).to_le_bytes(),
+        &[0],
+    ];
+    (content, associated.concat())
+}
+
 #[test]
 fn the_vectors_agree_with_the_document() {
     let key = std::array::from_fn(|at| at as u8);
@@ -67,17 +80,10 @@ fn the_vectors_agree_with_the_document() {
         pack[..32],
         [&b"SCNPACK1"[..], &id, &[1, 0, 0, 0], &[0; 4]].concat()
     );
-    let content = &sample::contents()["/srv/data"];
-    let associated = [
-        &b"sconify pack v1 chunk"[..],
-        &id,
-        &0_u64.to_le_bytes(),
-        &(content.len() as u32).to_le_bytes(),
-        &[0],
-    ];
+    let (content, associated) = second_pack(&id);
     let encryption = spec::derive(&key, &[b"sconify pack v1 encryption", &id]);
     let nonce = spec::derive(&key, &[b"sconify pack v1 nonce", &id]);
-    let sealed = spec::encrypt(encryption, nonce, &associated.concat(), content);
+    let sealed = spec::encrypt(encryption, nonce, &associated, &content);
     let (nonce, ciphertext) = sealed.split_at(12);
     let (ciphertext, tag) = ciphertext.split_at(content.len());
     assert!(pack[32..] == *ciphertext);
@@ -100,16 +106,9 @@ fn chunks_of_a_fresh_key_have_their_numbers_for_nonces() {
         assert!(body.windows(12).any(|window| window == nonce));
     }
     let id = spec::pack_id(b"/srv");
-    let content = &sample::contents()["/srv/data"];
-    let associated = [
-        &b"sconify pack v1 chunk"[..],
-        &id,
-        &0_u64.to_le_bytes(),
-        &(content.len() as u32).to_le_bytes(),
-        &[0],
-    ];
+    let (content, associated) = second_pack(&id);
     let encryption = spec::derive(&key, &[b"sconify pack v1 encryption", &id]);
-    let sealed = spec::encrypt_with(encryption, nonces[0], &associated.concat(), content);
+    let sealed = spec::encrypt_with(encryption, nonces[0], &associated, &content);
     let (ciphertext, tag) = sealed.split_at(content.len());
     assert!(packs[1][32..] == *ciphertext);
     let record = [&nonces[0][..], tag].concat();

@@ -1,11 +1,10 @@
-"""Decompression, whoever does the steps after it; and files that are brought to the disk meanwhile."""
+"""Decompression, whoever does the steps after it."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import random
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +15,6 @@ import zstandard
 from sconify.errors import UntrustedDataError, UserError
 from sconify.image.compression import Compression, decompress
 from sconify.image.model import Extent
-from sconify.image.storage import written_back
 
 ALWAYS = lambda: True  # noqa: E731
 NEVER = lambda: False  # noqa: E731
@@ -100,43 +98,3 @@ def test_malformed_data_is_refused(spare: Callable[[], bool], plain: bytes, tmp_
             stored(tmp_path, bytes(packed)), compression=Compression.GZIP, destination=tmp_path / "out",
             label="layer x", spare=spare,
         )  # fmt: skip
-
-
-@pytest.fixture
-def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    names: list[str] = []
-    monkeypatch.setattr(
-        "sconify.image.storage.os.fdatasync",
-        lambda descriptor: names.append(Path(f"/proc/self/fd/{descriptor}").readlink().name),
-    )
-    return names
-
-
-def test_files_are_written_back_as_they_come(synced: list[str], tmp_path: Path) -> None:
-    (tmp_path / "pack0").touch()
-    with written_back(tmp_path, "pack*"):
-        (tmp_path / "pack1").touch()
-        (tmp_path / "other").touch()
-        deadline = time.monotonic() + 20
-        while len(set(synced)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-    count = len(synced)
-    assert set(synced) == {"pack0", "pack1"}
-    time.sleep(0.25)
-    assert len(synced) == count
-
-
-def test_what_can_not_be_written_back_is_left_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed: list[int] = []
-
-    def fail(descriptor: int) -> None:
-        failed.append(descriptor)
-        raise OSError
-
-    monkeypatch.setattr("sconify.image.storage.os.fdatasync", fail)
-    (tmp_path / "pack0").touch()
-    with written_back(tmp_path, "pack*"):
-        deadline = time.monotonic() + 20
-        while len(failed) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-    assert len(failed) >= 2

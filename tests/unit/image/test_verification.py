@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from pathlib import Path
 
@@ -38,21 +39,43 @@ def test_a_digest_is_given_to_its_check(extent: Extent) -> None:
 def test_one_that_is_wrong_is_told_whatever_else_fails(extent: Extent, tmp_path: Path) -> None:
     with Verification() as verification:
         verification.add(extent, refuse)
-        verification.add(Extent(tmp_path / "absent", 0, 1), lambda _: None)
+        verification.add(Extent(tmp_path, 0, 1), lambda _: None)
         for confirm in (verification.confirm, verification.raise_mismatch):
             with pytest.raises(UntrustedDataError, match="it is another one"):
                 confirm()
 
 
-def test_a_file_that_ends_early_is_a_mismatch_and_one_that_is_gone_is_none(extent: Extent, tmp_path: Path) -> None:
+def test_a_file_that_ends_early_is_a_mismatch_and_one_that_can_not_be_read_is_none(
+    extent: Extent, tmp_path: Path
+) -> None:
     with Verification() as verification:
-        verification.add(Extent(tmp_path / "absent", 0, 1), lambda _: None)
-        with pytest.raises(UserError, match="absent can't be read"):
+        verification.add(Extent(tmp_path, 0, 1), lambda _: None)
+        with pytest.raises(UserError, match="can't be read: Is a directory"):
             verification.confirm()
         verification.raise_mismatch()
         verification.add(Extent(extent.source, 0, 3 * MIB), lambda _: None)
         with pytest.raises(UntrustedDataError, match="bytes early"):
             verification.raise_mismatch()
+
+
+def test_a_file_that_changes_after_it_was_hashed_is_refused(extent: Extent) -> None:
+    """Who reads it too may have read what it was for a moment."""
+    done = threading.Event()
+    with Verification() as verification:
+        verification.add(extent, lambda _: done.set())
+        assert done.wait(60)
+        os.utime(extent.source, ns=(0, 0))
+        with pytest.raises(UntrustedDataError, match="file was changed while it was read"):
+            verification.confirm()
+
+
+def test_a_file_may_change_once_it_is_confirmed(extent: Extent) -> None:
+    """The output of a conversion may take the place of its source."""
+    with Verification() as verification:
+        verification.add(extent, lambda _: None)
+        verification.confirm()
+        extent.source.unlink()
+        verification.confirm()
 
 
 def test_the_last_bytes_are_left_for_later(extent: Extent) -> None:
