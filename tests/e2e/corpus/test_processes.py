@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.corpus]
 PACKAGES = ("gdb", "gosu", "procps", "strace", "util-linux")
 TOOLS = ("/usr/sbin/gosu", "/usr/bin/setpriv", "/usr/bin/id", "/bin/cat", "/bin/sh", "/usr/bin/perl", "/bin/sleep",
          "/usr/bin/strace", "/usr/bin/head", "/bin/grep", "/bin/ps", "/bin/stty", "/usr/bin/tty",
-         "/bin/true")  # fmt: skip
+         "/bin/true", "/usr/bin/tail", "/bin/mv")  # fmt: skip
 SECRET = "canary-of-the-processes"
 
 
@@ -78,6 +78,17 @@ def test_calls_around_the_shield_are_refused(bash: Callable[..., Pair]) -> None:
         "unshare_mnt error 1",
         "unshare_user error 1",
     ]
+
+
+def test_a_log_is_followed(bash: Callable[..., Pair], way: Way) -> None:
+    """``tail`` learns of what is written, and that the log was replaced, by inotify."""
+    follow = (
+        "echo zero > /dev/shm/log; tail -n 1 -F /dev/shm/log 2>/dev/null & sleep 0.7; echo one >> /dev/shm/log; sleep 0.7; "
+        "mv /dev/shm/log /dev/shm/old; echo two > /dev/shm/log; sleep 1.5; echo three >> /dev/shm/log; sleep 0.7; kill %1"
+    )
+    native, encrypted = bash("follow", json.dumps(["/bin/bash", "-c", follow])).outcomes(way)
+    assert native.output == "zero\none\ntwo\nthree\n"
+    assert encrypted == native
 
 
 def talk(image: str, lines: list[tuple[str, str]]) -> list[str]:

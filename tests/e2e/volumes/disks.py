@@ -51,7 +51,7 @@ class Disk:
         run("mount", "-o", "loop", str(self.memory / "disk"), str(self.path))
 
     def forget(self) -> None:
-        """Have the kernel drop what it has of the store in its memory: also what it could not write, and counts as written."""
+        """Have the kernel drop what it has of the store in memory, what it could not write included."""
         for path in self.store.iterdir():
             file = os.open(path, os.O_RDONLY)
             try:
@@ -92,7 +92,7 @@ def disk(directory: Path, *, make: str = MAKE, mebibytes: int = 512) -> Iterator
             file.truncate(512 << 20)
         run(*make.split(), str(image))
         with image.open("r+b") as file:
-            # A disk that is full then refuses contents, which a file system survives, and not its journal, which ends it.
+            # A full disk then refuses contents, which a file system survives, and not its journal, which ends it.
             os.posix_fallocate(file.fileno(), 0, _TABLES)
         run("mount", "-o", "loop", str(image), str(path))
         mounted.append(path)

@@ -16,8 +16,8 @@ use crate::error::{display, ShieldError};
 use crate::index::pack;
 use crate::read_at::ReadAt;
 
-/// For each thread, how many segments may be on their way: sealed ones wait for those before them.
-const SEGMENTS_AHEAD: u64 = 8;
+/// How many segments may be on their way beside the one that each thread has: sealed ones wait for those before them.
+const SEGMENTS_AHEAD: u64 = 16;
 
 /// A pack that was written.
 pub(super) struct SealedPack {
@@ -44,7 +44,7 @@ pub(super) fn write_packs<S: ReadAt + Sync, W: Write + Send>(
             stop: false,
         }),
         changed: Condvar::new(),
-        ahead: SEGMENTS_AHEAD * threads as u64,
+        ahead: SEGMENTS_AHEAD + threads as u64,
     };
     thread::scope(|scope| {
         let (sender, results) = mpsc::channel();

@@ -1,4 +1,4 @@
-// Child processes, worker threads, streams and a server.
+// Child processes, worker threads, a watched directory, streams and a server.
 const { execFileSync, spawn, fork } = require('child_process');
 const { Worker, isMainThread, parentPort } = require('worker_threads');
 const fs = require('fs'), http = require('http'), crypto = require('crypto'), path = require('path');
@@ -16,6 +16,13 @@ if (!isMainThread) {
     await new Promise((done) => fork(__filename, ['child', 'a']).on('message', (m) => console.log(m)).on('exit', done));
     await new Promise((done) => spawn('/no/such').on('error', (e) => { console.log(e.code); done(); }));
     try { fs.writeFileSync('/data/new', 'x'); } catch (e) { console.log(e.code); }
+    const folder = fs.mkdtempSync('/tmp/watched-'), seen = new Set();
+    const watcher = fs.watch(folder, (event, name) => seen.add(`${event} ${name}`));
+    const moment = () => new Promise((done) => setTimeout(done, 300));
+    fs.writeFileSync(`${folder}/a`, 'one'); await moment();
+    fs.appendFileSync(`${folder}/a`, 'two'); fs.renameSync(`${folder}/a`, `${folder}/b`); await moment();
+    fs.unlinkSync(`${folder}/b`); await moment();
+    console.log([...seen].sort()); watcher.close();
     const hash = crypto.createHash('sha256');
     for await (const chunk of fs.createReadStream('/data/big')) hash.update(chunk);
     console.log(hash.digest('hex'), (await fs.promises.readFile('/data/small')).length);
