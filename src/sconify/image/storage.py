@@ -66,23 +66,27 @@ def scratch_directory(workdir: Path, *, prefix: str) -> Iterator[Path]:
 
 
 @contextmanager
-def written_back(path: Path) -> Iterator[None]:
-    """Bring a file to the disk while a block makes it and uses it, so that syncing it in the end takes no time.
+def written_back(directory: Path, pattern: str) -> Iterator[None]:
+    """Bring files to the disk while a block makes them and uses them, so that syncing them in the end takes no time.
 
     Args:
-        path: The file; it need not be there yet. Failures are left to those who write it and sync it.
+        directory: Where they are. Failures are left to those who write them and sync them.
+        pattern: Of their names; they need not be there yet.
     """
     ended = Event()
 
     def sync() -> None:
-        descriptor = -1
-        while not ended.wait(_INTERVAL):
-            with suppress(OSError):
-                if descriptor < 0:
-                    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                os.fdatasync(descriptor)
-        if descriptor >= 0:
-            os.close(descriptor)
+        descriptors: dict[Path, int] = {}
+        try:
+            while not ended.wait(_INTERVAL):
+                for path in directory.glob(pattern):
+                    with suppress(OSError):
+                        if path not in descriptors:
+                            descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                        os.fdatasync(descriptors[path])
+        finally:
+            for descriptor in descriptors.values():
+                os.close(descriptor)
 
     thread = Thread(target=sync, name="write-back")
     thread.start()

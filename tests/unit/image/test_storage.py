@@ -36,7 +36,7 @@ def wait_for(sizes: list[int], size: int) -> None:
 
 def test_a_file_is_synced_as_it_grows(tmp_path: Path, synced: list[int]) -> None:
     file = tmp_path / "file"
-    with written_back(file):
+    with written_back(tmp_path, "file"):
         for size in (10, 20):
             with file.open("ab") as output:
                 output.write(bytes(10))
@@ -48,6 +48,29 @@ def test_a_file_is_synced_as_it_grows(tmp_path: Path, synced: list[int]) -> None
 
 
 def test_a_file_that_is_never_made_is_none_of_its_business(tmp_path: Path, synced: list[int]) -> None:
-    with written_back(tmp_path / "absent"):
+    with written_back(tmp_path, "absent"):
         threading.Event().wait(0.3)
     assert synced == []
+
+
+def test_all_files_of_a_pattern_are_synced(tmp_path: Path, synced: list[int]) -> None:
+    (tmp_path / "other").write_bytes(bytes(3))
+    (tmp_path / "pack0").write_bytes(bytes(1))
+    with written_back(tmp_path, "pack*"):
+        wait_for(synced, 1)
+        (tmp_path / "pack1").write_bytes(bytes(2))
+        wait_for(synced, 2)
+    assert 3 not in synced
+
+
+def test_what_can_not_be_synced_is_left_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed: list[int] = []
+
+    def fail(descriptor: int) -> None:
+        failed.append(os.fstat(descriptor).st_size)
+        raise OSError
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    (tmp_path / "pack0").write_bytes(bytes(1))
+    with written_back(tmp_path, "pack*"):
+        wait_for(failed, 1)
