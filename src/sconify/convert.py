@@ -17,7 +17,7 @@ from sconify.assemble import PackLayers, assemble
 from sconify.cas.authority import find_authority
 from sconify.image.publication import WrittenImage
 from sconify.image.reference import Transport
-from sconify.image.storage import written_back
+from sconify.image.storage import WriteBack
 from sconify.inputs import Inputs, opened_inputs
 from sconify.policy.template import session_text, shown_text
 from sconify.policy_files import converted_service
@@ -105,8 +105,8 @@ def convert(request: Request, *, progress: Progress) -> Conversion:
             policy = converted_service(request, choice, authority, inputs.policy, measurement(manifest))
             # A template or a section that is wrong is refused now, before the long work.
             session_text(policy, template=inputs.policy.template)
-        if any(place.transport is Transport.OCI for place in inputs.destinations):
-            stack.enter_context(written_back(inputs.work, PACKS))
+        to_layout = any(place.transport is Transport.OCI for place in inputs.destinations)
+        write_back = stack.enter_context(WriteBack(inputs.work, PACKS)) if to_layout else None
         pack_layers = stack.enter_context(PackLayers(inputs.work))
         with (
             clock.step("protect", total=choice.plan.content_size),
@@ -125,6 +125,8 @@ def convert(request: Request, *, progress: Progress) -> Conversion:
                 inputs, choice, authority, protected=protected, binary=binary, pack_layers=pack_layers
             )
             results = stack.enter_context(staged_results(inputs, config=config, layers=layers, session=session))
+            if write_back is not None:
+                write_back.confirm()
         with clock.step("upload the policy" if request.upload else "check the policy"):
             session_hash = authority.upload(session)
         with clock.step("publish the image"):
