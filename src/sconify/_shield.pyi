@@ -115,6 +115,8 @@ class Builder:
     ) -> Built:
         """Write the packs and the index. On any failure the outputs are removed.
 
+        Packs are written one after the other: once one's file has something in it, the one before is complete.
+
         Args:
             index_output: The file of the index.
             gap: Bytes at the start of each file with packs that are left to the caller.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from sconify.cas.authority import Authority
 from sconify.errors import BugError, UserError
@@ -33,6 +34,46 @@ RUNNABLE = 0o755
 """Mode of the sconified binary."""
 
 
+class PackLayers:
+    """Makes the layers of packs, and of the index, while others are written still.
+
+    A context manager: leaving it ends what is not done.
+    """
+
+    def __init__(self, work: Path) -> None:
+        """Prepare; ``work`` is a directory for layers that can't be made around their file.
+
+        Raises:
+            UserError: If ``SOURCE_DATE_EPOCH`` is no number.
+        """
+        self._work = work
+        self._epoch = source_date_epoch()
+        # Hashing, which is most of the work, is done without the interpreter's lock. All at once: else, of packs
+        # of like size, one is hashed in the end, by one processor.
+        self._pool = ThreadPoolExecutor(max_workers=max(4, os.cpu_count() or 1), thread_name_prefix="layer")
+        self._layers: dict[BuiltFile, Future[Layer]] = {}
+
+    def make(self, built: BuiltFile) -> None:
+        """Make the layer of a file that is complete, on another thread."""
+        self._layers[built] = self._pool.submit(_protected_layer, built, self._work, self._epoch)
+
+    def layer(self, built: BuiltFile) -> Layer:
+        """Wait for the layer of a file.
+
+        Raises:
+            ServiceError: If the disk is full.
+        """
+        return self._layers[built].result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
 def assemble(
     inputs: Inputs,
     choice: Choice,
@@ -40,6 +81,7 @@ def assemble(
     *,
     protected: ProtectedFileSystem | EmbeddedFileSystem,
     binary: bytes,
+    pack_layers: PackLayers,
 ) -> tuple[ImageConfig, tuple[Layer, ...]]:
     """Write the layers and return them with the configuration: base layers, plain files, packs, sconified binary.
 
@@ -53,7 +95,7 @@ def assemble(
     base_layers = inputs.base.layers if inputs.base is not None else ()
     made = {
         "plain files": _plain_layer(choice, work / "plain.tar", epoch, stored),
-        **_protected_layers(protected, work, epoch),
+        **_protected_layers(protected, pack_layers),
         "sconified binary": _binary_layer(
             choice.program.path, binary, protected, path=work / "binary.tar", epoch=epoch, compression=stored
         ),
@@ -146,18 +188,13 @@ def _plain_layer(choice: Choice, path: Path, epoch: int, compression: Compressio
     return writer.finish()
 
 
-def _protected_layers(protected: ProtectedFileSystem | EmbeddedFileSystem, work: Path, epoch: int) -> dict[str, Layer]:
+def _protected_layers(protected: ProtectedFileSystem | EmbeddedFileSystem, pack_layers: PackLayers) -> dict[str, Layer]:
     """What changes least comes first, and each pack is a layer of its own: an unchanged one isn't pushed again."""
     if isinstance(protected, EmbeddedFileSystem):
         return {}
-    files = {
-        **{f"protected files of {built.image_path}": built for built in protected.packs},
-        "index of the protected files": protected.index,
-    }
-    # Hashing, which is most of the work, is done without the interpreter's lock.
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        layers = pool.map(lambda built: _protected_layer(built, work, epoch), files.values())
-        return dict(zip(files, layers, strict=True))
+    pack_layers.make(protected.index)
+    layers = {f"protected files of {built.image_path}": pack_layers.layer(built) for built in protected.packs}
+    return {**layers, "index of the protected files": pack_layers.layer(protected.index)}
 
 
 def _protected_layer(built: BuiltFile, work: Path, epoch: int) -> Layer:

@@ -13,11 +13,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from sconify.assemble import assemble
+from sconify.assemble import PackLayers, assemble
 from sconify.cas.authority import find_authority
 from sconify.image.publication import WrittenImage
 from sconify.image.reference import Transport
-from sconify.image.storage import written_back
+from sconify.image.storage import WriteBack
 from sconify.inputs import Inputs, opened_inputs
 from sconify.policy.template import session_text, shown_text
 from sconify.policy_files import converted_service
@@ -25,9 +25,9 @@ from sconify.program.launch import LaunchManifest, embedding_binary, measurement
 from sconify.request import Request
 from sconify.shield.cache import compression_cache
 from sconify.shield.choose import Choice, choose
-from sconify.shield.embed import PACKS, PUBLIC_KEY, EmbeddedFileSystem, embed
+from sconify.shield.embed import PUBLIC_KEY, EmbeddedFileSystem, embed
 from sconify.shield.key import file_system_key
-from sconify.shield.protect import ProtectedFileSystem, protect
+from sconify.shield.protect import PACKS, ProtectedFileSystem, protect
 from sconify.staging import staged_results
 
 
@@ -105,21 +105,28 @@ def convert(request: Request, *, progress: Progress) -> Conversion:
             policy = converted_service(request, choice, authority, inputs.policy, measurement(manifest))
             # A template or a section that is wrong is refused now, before the long work.
             session_text(policy, template=inputs.policy.template)
-        if request.binary_fs and any(place.transport is Transport.OCI for place in inputs.destinations):
-            stack.enter_context(written_back(inputs.work / PACKS))
+        to_layout = any(place.transport is Transport.OCI for place in inputs.destinations)
+        write_back = stack.enter_context(WriteBack(inputs.work, PACKS)) if to_layout else None
+        pack_layers = stack.enter_context(PackLayers(inputs.work))
         with (
             clock.step("protect", total=choice.plan.content_size),
             # Digests of the output can't be computed by more than one processor.
             inputs.verification.leaving(choice.plan.content_size),
         ):
-            protected, manifest, binary = _protect(inputs, choice, manifest, key=key, progress=progress)
+            protected, manifest, binary = _protect(
+                inputs, choice, manifest, key=key, pack_layers=pack_layers, progress=progress
+            )
             policy = dataclasses.replace(
                 policy, fspf_key=key.hex(), fspf_tag=protected.tag.hex(), measurement=measurement(manifest)
             )
             session = session_text(policy, template=inputs.policy.template)
         with clock.step("write the image"):
-            config, layers = assemble(inputs, choice, authority, protected=protected, binary=binary)
+            config, layers = assemble(
+                inputs, choice, authority, protected=protected, binary=binary, pack_layers=pack_layers
+            )
             results = stack.enter_context(staged_results(inputs, config=config, layers=layers, session=session))
+            if write_back is not None:
+                write_back.confirm()
         with clock.step("upload the policy" if request.upload else "check the policy"):
             session_hash = authority.upload(session)
         with clock.step("publish the image"):
@@ -141,13 +148,24 @@ def convert(request: Request, *, progress: Progress) -> Conversion:
 
 
 def _protect(
-    inputs: Inputs, choice: Choice, manifest: LaunchManifest, *, key: bytes, progress: Progress
+    inputs: Inputs,
+    choice: Choice,
+    manifest: LaunchManifest,
+    *,
+    key: bytes,
+    pack_layers: PackLayers,
+    progress: Progress,
 ) -> tuple[ProtectedFileSystem | EmbeddedFileSystem, LaunchManifest, bytes]:
     """Encrypt the files; return them, the manifest that names them if they are embedded, and the sconified binary."""
     request, work = inputs.request, inputs.work
     if not request.binary_fs:
         protected = protect(
-            choice.plan, key=key, key_is_fresh=request.key_is_fresh, work=work, progress=progress.advance
+            choice.plan,
+            key=key,
+            key_is_fresh=request.key_is_fresh,
+            work=work,
+            progress=progress.advance,
+            complete=pack_layers.make,
         )
         return protected, manifest, sconified_binary(runtime_path(), manifest)
     cache = compression_cache() if request.use_cache else None

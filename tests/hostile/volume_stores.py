@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 PAGE_SIZE = 8192
@@ -34,6 +35,20 @@ def put_log(source: Path, store: Path) -> None:
     (store / LOG).unlink(missing_ok=True)
     if (source / LOG).exists():
         shutil.copy(source / LOG, store / LOG)
+
+
+def cut_log(store: Path) -> None:
+    """Cut off the second half of what the write-ahead log has of the last commits, not of the file.
+
+    The file keeps its size when the log begins anew, and has frames of an earlier time at its end then: whose salt is
+    not the header's. Source: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
+    """
+    content = (store / LOG).read_bytes()
+    header, frame, salt = 32, 24 + PAGE_SIZE, content[16:24]
+    ends = range(header + frame, len(content) + 1, frame)
+    live = sum(1 for _ in takewhile(lambda end: content[end - frame + 8 : end - frame + 16] == salt, ends))
+    assert live > 1, f"the log of {len(content)} bytes has {live} frames that count"
+    (store / LOG).write_bytes(content[: header + live // 2 * frame])
 
 
 @contextmanager

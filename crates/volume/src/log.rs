@@ -125,8 +125,9 @@ impl State {
         let (all, done) = match pages {
             Ok(pages) => pages,
             Err(error) => {
-                let busy = error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy);
-                self.failed.store(!busy, Ordering::Relaxed);
+                if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) {
+                    self.failed.store(true, Ordering::Relaxed);
+                }
                 return;
             }
         };

@@ -188,9 +188,9 @@ impl Store {
         if log::is_left(self.directory()) {
             log::renew(self.directory())?;
         }
+        *writer = self.writer(self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?)?;
         self.failed.store(false, Ordering::Relaxed);
         self.recoveries.fetch_add(1, Ordering::Relaxed);
-        *writer = self.writer(self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?)?;
         Ok(())
     }
 

@@ -23,9 +23,10 @@ from sconify.image.storage import reading, writing
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
 
-_CHUNK = 1 << 20
+_CHUNK = 256 << 10
+"""Of so few bytes, what one step has read or made is still in the processor's cache when the next one takes it."""
 _MAX_ZSTD_WINDOW = 1 << 27  # 128 MiB, what zstd itself accepts without --long
-_MAX_BEHIND = 4  # pieces in memory
+_MAX_BEHIND = 8  # pieces in memory
 
 _GzipError = cast("type[Exception]", isal_zlib.error)  # its stubs say that it is an exception, not a class of them
 
@@ -48,7 +49,7 @@ class Compression(enum.Enum):
 
 
 def views(extent: Extent) -> Iterator[memoryview]:
-    """Yield an extent's bytes in chunks of at most 1 MiB, each valid until the next: all are in the same memory.
+    """Yield an extent's bytes in chunks of at most 256 KiB, each valid until the next: all are in the same memory.
 
     Raises:
         UserError: The file can't be read.
@@ -71,7 +72,7 @@ def views(extent: Extent) -> Iterator[memoryview]:
 
 
 def iterate(extent: Extent) -> Iterator[bytes]:
-    """Yield an extent's bytes in chunks of at most 1 MiB.
+    """Yield an extent's bytes in chunks of at most 256 KiB.
 
     Raises:
         UserError: The file can't be read.
@@ -100,6 +101,7 @@ def decompress(
     destination: Path,
     label: str,
     count: Callable[[int], None] = lambda _: None,
+    spare: Callable[[], bool] = lambda: True,
 ) -> tuple[str, str]:
     """Decompress an extent into a new file.
 
@@ -109,6 +111,7 @@ def decompress(
         destination: The file to make.
         label: What it is, for messages.
         count: Called with the size of each piece before it is written; what it raises ends the work.
+        spare: Tells whether a processor has nothing else to do, to hash and write on.
 
     Returns:
         The digests of the compressed and of the uncompressed bytes.
@@ -120,7 +123,7 @@ def decompress(
         ServiceError: The disk is full.
     """
     before, after = hashlib.sha256(), hashlib.sha256()
-    chunks = _hashed(iterate(extent), before)
+    chunks = _hashed(views(extent), before)
     with writing(destination):
         output = destination.open("wb", buffering=0)
 
@@ -129,7 +132,7 @@ def decompress(
         with writing(destination):
             write_all(output.fileno(), plain)
 
-    with output, _Behind(store) as storing:
+    with output, _Behind(store, spare) as storing:
         try:
             for plain in _gunzip(chunks) if compression is Compression.GZIP else _unzstd(chunks):
                 count(len(plain))
@@ -151,20 +154,32 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 class _Behind:
-    """Handles pieces in their order on a thread of its own, a few behind whoever makes them.
+    """Handles pieces in their order: on a thread of its own, a few behind whoever makes them, or at once.
+
+    A thread of its own is for processors that are idle. Else it is faster to handle a piece where it was made: there
+    the processor's cache has it.
 
     A context manager: leaving it waits until all are handled, or, after an error, drops those that are left.
     """
 
-    def __init__(self, handle: Callable[[bytes], None]) -> None:
+    def __init__(self, handle: Callable[[bytes], None], helps: Callable[[], bool]) -> None:
         self._handle = handle
+        self._helps = helps
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._pending: deque[Future[None]] = deque()
 
     def put(self, piece: bytes) -> None:
-        """Have a piece handled; raises what handling one of those before raised."""
-        self._pending.append(self._pool.submit(self._handle, piece))
-        if len(self._pending) > _MAX_BEHIND:
+        """Have a piece handled; raises what handling it, or one of those before, raised."""
+        if self._helps():
+            self._pending.append(self._pool.submit(self._handle, piece))
+            if len(self._pending) > _MAX_BEHIND:
+                self._pending.popleft().result()
+        else:
+            self._wait()
+            self._handle(piece)
+
+    def _wait(self) -> None:
+        while self._pending:
             self._pending.popleft().result()
 
     def __enter__(self) -> Self:
@@ -174,26 +189,26 @@ class _Behind:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            while kind is None and self._pending:
-                self._pending.popleft().result()
+            if kind is None:
+                self._wait()
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _hashed(chunks: Iterator[bytes], digest: Hash) -> Iterator[bytes]:
+def _hashed(chunks: Iterator[memoryview], digest: Hash) -> Iterator[memoryview]:
     for chunk in chunks:
         digest.update(chunk)
         yield chunk
 
 
-def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Decompress gzip members in pieces of at most 1 MiB, however well they were compressed.
+def _gunzip(chunks: Iterator[memoryview]) -> Iterator[bytes]:
+    """Decompress gzip members in pieces of at most 256 KiB, however well they were compressed.
 
     By Intel's library, which takes less than half of zlib's time.
     """
     member = isal_zlib.decompressobj(wbits=31)
     for chunk in chunks:
-        data = chunk
+        data: memoryview | bytes = chunk
         while data:
             if member.eof:
                 member = isal_zlib.decompressobj(wbits=31)
@@ -203,11 +218,11 @@ def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
             yield rest
 
 
-def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Decompress zstd frames in pieces of at most 1 MiB."""
+def _unzstd(chunks: Iterator[memoryview]) -> Iterator[bytes]:
+    """Decompress zstd frames in pieces of at most 256 KiB."""
     context = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
     with context.stream_reader(
-        cast("BinaryIO", _ChunkReader(chunks)), read_size=_CHUNK, read_across_frames=True
+        cast("BinaryIO", _ChunkReader(map(bytes, chunks))), read_size=_CHUNK, read_across_frames=True
     ) as reader:
         while piece := reader.read(_CHUNK):
             yield piece

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from types import TracebackType
 
 from sconify.errors import UntrustedDataError, UserError
 from sconify.image.compression import Compression, decompress, detect, sha256
@@ -42,6 +43,29 @@ class SizeLimit:
                     f"the layers of {self._image} have more than {self._limit} bytes uncompressed",
                     remedy="give --max-image-size=SIZE with a larger one, if the image is meant to be that large",
                 )
+
+
+class _Processors:
+    """Counts the threads that are at work, each on a layer."""
+
+    def __init__(self) -> None:
+        self.count = os.cpu_count() or 1
+        self._busy = 0
+        self._lock = Lock()
+
+    def spare(self) -> bool:
+        """Tell whether there are more processors than threads at work."""
+        return self._busy < self.count
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._busy += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._busy -= 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,18 +153,21 @@ def open_layers(
         ServiceError: ``workdir`` is full.
     """
     limit = SizeLimit(max_size, image=label)
+    processors = _Processors()
     unique = {(layer.blob, layer.diff_id, layer.digest): layer for layer in stored}
 
     def opened(item: tuple[int, StoredLayer]) -> OpenedLayer:
         number, layer = item
         if verification is not None and detect(layer.blob) is Compression.NONE:
             return _opened_at_once(layer, label, limit, verification, progress)
-        result = _open(layer, workdir / f"layer-{number}.tar", label, limit)
+        with processors:
+            result = _open(layer, workdir / f"layer-{number}.tar", label, limit, processors.spare)
         progress(layer.blob.size)
         return result
 
-    # Hashing and decompression release the interpreter's lock.
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+    # Hashing and decompression release the interpreter's lock. One more than there are processors, up to a point: few
+    # layers of like size are not done one after the other in the end.
+    with ThreadPoolExecutor(max_workers=min(4, processors.count + 1)) as pool:
         try:
             results = dict(zip(unique, pool.map(opened, enumerate(unique.values())), strict=True))
         except BaseException:
@@ -149,7 +176,9 @@ def open_layers(
     return [results[(layer.blob, layer.diff_id, layer.digest)] for layer in stored]
 
 
-def _open(stored: StoredLayer, destination: Path, image: str, limit: SizeLimit) -> OpenedLayer:
+def _open(
+    stored: StoredLayer, destination: Path, image: str, limit: SizeLimit, spare: Callable[[], bool]
+) -> OpenedLayer:
     label = _label(stored, image)
     compression = detect(stored.blob)
     if compression is Compression.NONE:
@@ -158,7 +187,7 @@ def _open(stored: StoredLayer, destination: Path, image: str, limit: SizeLimit) 
         archive = stored.blob
     else:
         digest, diff_id = decompress(
-            stored.blob, compression=compression, destination=destination, label=label, count=limit.count
+            stored.blob, compression=compression, destination=destination, label=label, count=limit.count, spare=spare
         )
         archive = Extent(destination, 0, destination.stat().st_size)
     _check(stored, label, digest=digest, diff_id=diff_id)

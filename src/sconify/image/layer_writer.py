@@ -17,7 +17,7 @@ from sconify.image.storage import reading, writing
 from sconify.image.tar_writer import END, MemberHeader, member_chunks
 from sconify.image.tree import ROOT
 
-_BUFFER = 1 << 20
+_BUFFER = 256 << 10
 _FLAGS = {
     EntryType.FILE: b"0",
     EntryType.SYMLINK: b"2",

@@ -7,9 +7,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
+from types import TracebackType
+from typing import Self
 
 from sconify.errors import ServiceError, UserError
 
@@ -65,32 +67,65 @@ def scratch_directory(workdir: Path, *, prefix: str) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-@contextmanager
-def written_back(path: Path) -> Iterator[None]:
-    """Bring a file to the disk while a block makes it and uses it, so that syncing it in the end takes no time.
+class WriteBack:
+    """Brings files to the disk while they are made and used, so that syncing them in the end takes no time.
 
-    Args:
-        path: The file; it need not be there yet. Failures are left to those who write it and sync it.
+    A context manager: leaving it ends that. It says nothing of what failed; ``confirm`` does.
     """
-    ended = Event()
 
-    def sync() -> None:
-        descriptor = -1
-        while not ended.wait(_INTERVAL):
-            with suppress(OSError):
-                if descriptor < 0:
-                    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                os.fdatasync(descriptor)
-        if descriptor >= 0:
+    def __init__(self, directory: Path, pattern: str) -> None:
+        """Prepare.
+
+        Args:
+            directory: Where the files are.
+            pattern: Of their names; they need not be there yet.
+        """
+        self._directory = directory
+        self._pattern = pattern
+        self._descriptors: dict[Path, int] = {}
+        self._failure: tuple[Path, OSError] | None = None
+        self._ended = Event()
+        self._thread = Thread(target=self._run, name="write-back")
+
+    def confirm(self) -> None:
+        """End, and raise what failed: the kernel tells of it once, so who syncs later may not learn of it.
+
+        Raises:
+            ServiceError: The disk is full or failed.
+        """
+        self._end()
+        if self._failure is not None:
+            path, error = self._failure
+            with writing(path):
+                raise error
+
+    def _run(self) -> None:
+        while not self._ended.wait(_INTERVAL):
+            for path in self._directory.glob(self._pattern):
+                try:
+                    if path not in self._descriptors:
+                        self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                    os.fdatasync(self._descriptors[path])
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    self._failure = path, error
+                    return
+
+    def _end(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end()
+        for descriptor in self._descriptors.values():
             os.close(descriptor)
-
-    thread = Thread(target=sync, name="write-back")
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @contextmanager

@@ -30,9 +30,6 @@ the program may change all of it, until its end."""
 PUBLIC_KEY = bytes(32)
 """The file system key of ``--binary-fs-plain``: no secret, it stands in the launch manifest."""
 
-PACKS = "packs"
-"""Name of the file with the packs in the working directory."""
-
 LARGE_FILE = 4 << 20
 """Bytes from which on a file has a pack of its own."""
 
@@ -121,7 +118,7 @@ def embed(
         builder.use_cache(str(cache.directory), cache.key)
     for region in (EMBEDDED, *_other_regions(plan)):
         builder.add_region(os.fsencode(region.prefix), region.kind.value, region.reason)
-    output = work / PACKS
+    output = work / "packs"
     add_entries(builder, plan, _Packer(builder, manifest.program, output).pack_of)
     root = EmbeddedRoot(commitment=_shield.key_commitment(key).hex(), key=key.hex() if key == PUBLIC_KEY else None)
     index_size, digests_size = builder.bounds()

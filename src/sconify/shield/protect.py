@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ DIRECTORY = "/.sconify"
 INDEX = f"{DIRECTORY}/index"
 """Path of the index in the output image."""
 
+
+PACKS = "pack*"
+"""Pattern of the files with packs in the working directory, also of those that are embedded."""
 
 PACKED = (RegionKind.ENCRYPTED, RegionKind.EPHEMERAL)
 """Kinds of regions whose files are in a pack."""
@@ -45,6 +49,11 @@ class BuiltFile:
         """The file's own bytes."""
         return Extent(self.file, self.gap, self.file.stat().st_size - self.gap)
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether something of its own is in the file."""
+        return self.file.exists() and self.file.stat().st_size > self.gap
+
 
 @dataclass(frozen=True, slots=True)
 class ProtectedFileSystem:
@@ -61,7 +70,13 @@ class ProtectedFileSystem:
 
 
 def protect(
-    plan: Plan, *, key: bytes, key_is_fresh: bool, work: Path, progress: Callable[[int], None]
+    plan: Plan,
+    *,
+    key: bytes,
+    key_is_fresh: bool,
+    work: Path,
+    progress: Callable[[int], None],
+    complete: Callable[[BuiltFile], None] = lambda _: None,
 ) -> ProtectedFileSystem:
     """Encrypt and index what the plan says.
 
@@ -71,6 +86,7 @@ def protect(
         key_is_fresh: Whether the key was made at random for this and encrypts nothing else, ever.
         work: A directory for the files.
         progress: Called with the number of content bytes done so far.
+        complete: Called with each pack as soon as it is written, which may be before a failure.
 
     Raises:
         UntrustedDataError: If a layer changed or ended while it was read.
@@ -98,7 +114,16 @@ def protect(
     for path in plan.omitted:
         builder.add_omitted(os.fsencode(path))
     index = BuiltFile(INDEX, work / "index")
-    made = finish(builder, index.file, gap=_GAP, progress=progress)
+    pending = deque(built)
+
+    def report(done: int) -> None:
+        while len(pending) > 1 and pending[1].is_begun:
+            complete(pending.popleft())
+        progress(done)
+
+    made = finish(builder, index.file, gap=_GAP, progress=report)
+    for pack in pending:
+        complete(pack)
     return ProtectedFileSystem(index=index, packs=tuple(built), tag=made.tag)
 
 

@@ -83,8 +83,8 @@ def test_calls_around_the_shield_are_refused(bash: Callable[..., Pair]) -> None:
 def test_a_log_is_followed(bash: Callable[..., Pair], way: Way) -> None:
     """``tail`` learns of what is written, and that the log was replaced, by inotify."""
     follow = (
-        "echo zero > /dev/shm/log; tail -n 1 -F /dev/shm/log 2>/dev/null & sleep 0.7; echo one >> /dev/shm/log; sleep 0.7; "
-        "mv /dev/shm/log /dev/shm/old; echo two > /dev/shm/log; sleep 1.5; echo three >> /dev/shm/log; sleep 0.7; kill %1"
+        "cd /dev/shm; echo zero > log; tail -n 1 -F log 2>/dev/null & sleep 0.7; echo one >> log; sleep 0.7; "
+        "mv log old; echo two > log; sleep 1.5; echo three >> log; sleep 0.7; kill %1"
     )
     native, encrypted = bash("follow", json.dumps(["/bin/bash", "-c", follow])).outcomes(way)
     assert native.output == "zero\none\ntwo\nthree\n"

@@ -63,10 +63,14 @@ def file_of(test: str) -> str:
 
 
 def differences(python: Pair, tests: Iterable[str], chosen: Path) -> dict[str, str]:
-    """Return how the tests came out natively and encrypted that passed in one of both only, whenever they were run."""
+    """Return how the tests came out natively and encrypted that passed in one of both only, whenever they were run.
+
+    As for all programs, the native container's root is read-only where protected directories are.
+    """
+    options = () if python.mode.embeds else (READ_ONLY, *TEMPORARY)
     found: dict[str, str] = {}
     for attempt in range(ATTEMPTS):
-        native = run_tests(python.native, tests, chosen, READ_ONLY, *TEMPORARY)
+        native = run_tests(python.native, tests, chosen, *options)
         encrypted = run_tests(python.encrypted, tests, chosen)
         assert len(passed(native)) > 100 or attempt
         differing = (passed(native) ^ passed(encrypted)) - DIFFERENCES

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -175,8 +176,9 @@ def _record_one(path: Path, number: int) -> str:
 
 
 def test_concurrent_first_uses_agree_and_lose_nothing(config: ClientConfig) -> None:
-    with multiprocessing.get_context("fork").Pool(8) as pool:
-        hashes = pool.starmap(_record_one, [(config.path, number) for number in range(24)])
+    # A pool that ends its workers by signals may wait for one of them forever.
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
+        hashes = list(pool.map(_record_one, [config.path] * 24, range(24)))
     assert len(set(hashes)) == 1
     assert len(config.all_attested()) == 24
     assert sorted(path.name for path in config.path.parent.iterdir()) == ["config.json", "config.json.lock"]
