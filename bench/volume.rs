@@ -2,7 +2,7 @@
 //! `cargo bench --package sconify-volume`.
 //!
 //! Each figure is the median of rounds that take turns. The directory to measure in is the first argument, or the current
-//! one. Without FUSE or gocryptfs the comparison with it is left out, and the output says why.
+//! one; a second one is a part of the names of those to measure. Without FUSE or gocryptfs the comparison with it is left out, and the output says why.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use sconify_volume::{FileSystemKey, New, NewKind, Options, Volume, ROOT_INODE};
 
+/// Rounds at least, and the time that all of them should take at least: what is short is measured more often.
 const ROUNDS: usize = 5;
+const MIN_TIME: Duration = Duration::from_secs(4);
 const LARGE: usize = 128 << 20;
 const BLOCK: usize = 1 << 20;
 const PAGE: usize = 4096;
@@ -305,9 +307,10 @@ fn main() {
             false,
         ),
     ];
-    let place = std::env::args()
+    let mut arguments = std::env::args()
         .skip(1)
-        .find(|argument| !argument.starts_with('-'));
+        .filter(|argument| !argument.starts_with('-'));
+    let (place, wanted) = (arguments.next(), arguments.next().unwrap_or_default());
     let place = place.map_or_else(|| std::env::current_dir().unwrap(), PathBuf::from);
     let scratch = tempfile::tempdir_in(place).unwrap();
     let directory = |name: &str| {
@@ -356,8 +359,12 @@ fn main() {
         "", "plain", "volume", "gocryptfs"
     );
     for (name, work, cold) in works {
+        if !name.contains(&wanted) {
+            continue;
+        }
         let mut times = vec![Vec::new(); subjects.len()];
-        for _ in 0..ROUNDS {
+        let begin = Instant::now();
+        while times[0].len() < ROUNDS || begin.elapsed() < MIN_TIME {
             for (times, (_, subject)) in times.iter_mut().zip(&mut subjects) {
                 if cold {
                     subject.cool();

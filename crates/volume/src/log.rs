@@ -3,6 +3,9 @@
 //! A thread writes them back while programs go on; a commit waits only for the log itself. If the thread does not keep up, a commit writes back what is left, so
 //! that the log stays bounded.
 //!
+//! The same thread makes the log longer before commits need it: a sync takes about twice as long if the length of the file changes, or if blocks are written for the
+//! first time. It adds zeros, which SQLite takes for nothing.
+//!
 //! What the disk fails to take may be lost although it takes everything afterwards: the kernel counts pages that it could not write as written, tells so once, and
 //! SQLite goes on after what it took for written back. The log still has it all then, and is written back from its beginning, by connections that are opened anew.
 
@@ -12,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{sync_channel, SyncSender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{Builder, JoinHandle};
 
 use rusqlite::config::DbConfig;
@@ -28,9 +31,14 @@ pub(crate) const FILE_NAME: &str = "volume.sqlite-wal";
 pub(crate) const WRITE_BACK: u64 = 16 << 20;
 /// Bytes of the log at which a commit waits until it may begin anew, on a disk with room.
 const LIMIT: u64 = 64 << 20;
-/// Bytes from which on the log is extended ahead of commits, and the part of it by which it is.
-const MIN_EXTENDED: u64 = 1 << 20;
+/// Bytes of the log from which on it is extended ahead of commits: a volume that is hardly written needs no long one.
+const MIN_EXTENDED: u64 = 256 << 10;
+/// So many times as long as what commits have filled it becomes, when half of it is full.
 const EXTENSION: u64 = 4;
+/// Bytes up to which it is: more come together only if it is not written back as fast as it is filled.
+const MAX_EXTENDED: u64 = 2 * WRITE_BACK;
+/// Bytes that are added at once: no commit waits for more.
+const PIECE: usize = 1 << 20;
 /// The part of the room on the disk that the log may take.
 const SHARE: u64 = 16;
 
@@ -78,7 +86,10 @@ pub(crate) fn renew(directory: &Path) -> Result<()> {
                 return log.sync_all();
             };
             fadvise(&log, offset, Some(length), Advice::DontNeed)?;
-            log.write_all_at(&buffer[..read], offset)?;
+            // Where nothing was ever committed, there may be no room on a disk that has lent it.
+            if buffer[..read].iter().any(|byte| *byte != 0) {
+                log.write_all_at(&buffer[..read], offset)?;
+            }
             offset += length.get();
         }
     };
@@ -95,29 +106,59 @@ pub(crate) struct WriteBack {
     database: File,
     /// Bytes of the log at which it begins anew.
     limit: u64,
-    /// The log, and the length that it had after the last commit.
-    path: PathBuf,
-    extent: u64,
 }
 
-#[derive(Default)]
 struct State {
+    path: PathBuf,
+    /// Held by whoever writes to the log.
+    writing: Mutex<()>,
+    /// Bytes that the file should have soon.
+    wanted: AtomicU64,
+    /// Whether the thread should end.
+    ends: AtomicBool,
     /// Held while the log is written back: SQLite allows one at a time, and makes nobody wait for another.
     turn: Mutex<()>,
-    /// Bytes that the log has, and of those the ones that are not in the database; none if it begins anew with the next commit.
-    length: AtomicU64,
-    behind: AtomicU64,
+    filled: Mutex<Filled>,
     /// Whether something that was written back may be lost: the database must be opened anew.
     failed: Arc<AtomicBool>,
 }
 
+/// Bytes of pages that commits have put into the log.
+#[derive(Clone, Copy)]
+struct Filled {
+    /// All; none if it begins anew with the next commit.
+    length: u64,
+    /// Those that are not in the database.
+    behind: u64,
+}
+
 impl State {
+    /// Makes the log as long as is wanted. What fails is left undone.
+    fn extend(&self) -> std::io::Result<()> {
+        let zeros = vec![0; PIECE];
+        let log = File::options().write(true).open(&self.path)?;
+        while !self.ends.load(Ordering::Relaxed) {
+            let writing = lock(&self.writing);
+            let length = log.metadata()?.len();
+            let more = self.wanted.load(Ordering::Relaxed).saturating_sub(length);
+            if more == 0 {
+                break;
+            }
+            let piece = usize::try_from(more).map_or(PIECE, |more| more.min(PIECE));
+            log.write_all_at(&zeros[..piece], length)?;
+            drop(writing);
+            log.sync_data()?;
+        }
+        Ok(())
+    }
+
     /// Writes back what no reader needs as it was. Once the disk has failed, nothing is.
     fn write_back(&self, connection: &Connection, mode: &str) {
         let _turn = lock(&self.turn);
         if self.failed.load(Ordering::Relaxed) {
             return;
         }
+        let before = self.filled().length;
         let pragma = format!("PRAGMA wal_checkpoint({mode})");
         let pages = connection.query_row(&pragma, (), |row| {
             Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
@@ -132,9 +173,25 @@ impl State {
             }
         };
         let bytes = |pages: i64| u64::try_from(pages).unwrap_or(0) * u64::from(PAGE_SIZE);
-        let length = if all == done { 0 } else { bytes(all) };
-        self.length.store(length, Ordering::Relaxed);
-        self.behind.store(bytes(all - done), Ordering::Relaxed);
+        let mut filled = self.filled();
+        // Of commits that were made meanwhile the database may have nothing, and the log goes on after them.
+        let since = filled.length.saturating_sub(before);
+        let goes_on = done < all || since > 0;
+        *filled = Filled {
+            length: if goes_on { bytes(all) + since } else { 0 },
+            behind: bytes(all - done) + since,
+        };
+    }
+
+    /// Writes back all, so that the next commit begins the log anew. Commits wait only while those pages are written that came meanwhile.
+    fn catch_up(&self, connection: &Connection) {
+        self.write_back(connection, "PASSIVE");
+        let _writing = lock(&self.writing);
+        self.write_back(connection, "PASSIVE");
+    }
+
+    fn filled(&self) -> MutexGuard<'_, Filled> {
+        lock(&self.filled)
     }
 }
 
@@ -158,40 +215,53 @@ impl WriteBack {
             connection: Some(connection),
             thread: None,
             state: Arc::new(State {
-                length: length.into(),
-                behind: length.into(),
+                path: directory.join(FILE_NAME),
+                writing: Mutex::default(),
+                wanted: AtomicU64::default(),
+                ends: AtomicBool::default(),
+                turn: Mutex::default(),
+                filled: Mutex::new(Filled {
+                    length,
+                    behind: length,
+                }),
                 failed,
-                ..State::default()
             }),
             database,
-            path: directory.join(FILE_NAME),
-            extent: length,
             limit: (disk.f_bavail * disk.f_frsize / SHARE).clamp(WRITE_BACK, LIMIT),
         })
     }
 
-    /// Tells that a commit was made of this many bytes, on this connection.
-    pub(crate) fn committed(&mut self, bytes: u64, connection: &Connection) {
-        self.extend();
-        let length = self.state.length.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let behind = self.state.behind.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    /// Lets a commit write to the log, and nobody else meanwhile.
+    pub(crate) fn write<T>(&self, write: impl FnOnce() -> T) -> T {
+        let _writing = lock(&self.state.writing);
+        write()
+    }
+
+    /// Tells that a commit was made of so many pages, on this connection.
+    pub(crate) fn committed(&mut self, pages: u64, connection: &Connection) {
+        let bytes = pages * u64::from(PAGE_SIZE);
+        let Filled { length, behind } = {
+            let mut filled = self.state.filled();
+            filled.length += bytes;
+            filled.behind += bytes;
+            *filled
+        };
         if length >= self.limit {
             self.begin_anew(connection);
-        } else if behind >= WRITE_BACK {
+        } else if behind >= WRITE_BACK || self.wants_extension(length) {
             self.wake();
         }
     }
 
-    /// Makes the log longer by a part if a commit did, so that the next ones don't: a sync takes twice as long if the length changes.
-    /// SQLite takes what follows the last commit for nothing. Nobody writes to the log meanwhile; what fails is left undone.
-    fn extend(&mut self) {
-        let length = std::fs::metadata(&self.path).map_or(0, |log| log.len());
-        if (MIN_EXTENDED..self.limit).contains(&length) && length > self.extent {
-            let zeros = vec![0; usize::try_from(length / EXTENSION).unwrap_or(0)];
-            let log = File::options().write(true).open(&self.path);
-            let _ = log.and_then(|log| log.write_all_at(&zeros, length));
+    /// Whether the log should be longer than what was said last, if commits have filled so much of it.
+    fn wants_extension(&self, length: u64) -> bool {
+        let wanted = (EXTENSION * length).min(MAX_EXTENDED).min(self.limit);
+        let before = self.state.wanted.load(Ordering::Relaxed);
+        let is_due = length >= MIN_EXTENDED && 2 * length > before && wanted > before;
+        if is_due {
+            self.state.wanted.store(wanted, Ordering::Relaxed);
         }
-        self.extent = std::fs::metadata(&self.path).map_or(0, |log| log.len());
+        is_due
     }
 
     /// Whether the disk has failed to take something that was written back. The kernel tells each user of a file once.
@@ -224,7 +294,11 @@ impl WriteBack {
             let (wake, woken) = sync_channel(1);
             let work = move || {
                 while woken.recv().is_ok() {
-                    state.write_back(&connection, "PASSIVE");
+                    let _ = state.extend();
+                    let behind = state.filled().behind;
+                    if behind >= WRITE_BACK {
+                        state.catch_up(&connection);
+                    }
                 }
             };
             // Without a thread, commits do it when the log has its full size.
@@ -247,6 +321,7 @@ impl Drop for WriteBack {
     fn drop(&mut self) {
         if let Some((wake, thread)) = self.thread.take() {
             drop(wake);
+            self.state.ends.store(true, Ordering::Relaxed);
             let _ = thread.join();
         }
     }

@@ -415,10 +415,10 @@ impl Store {
         loop {
             self.recover(&mut writer)?;
             let (log, connection) = writer.open()?;
-            match write_rows(connection, rows) {
+            match log.write(|| write_rows(connection, rows)) {
                 Ok(()) => {
-                    let bytes = rows.values().flatten().map(|row| row.len() as u64);
-                    log.committed(bytes.sum(), connection);
+                    let pages = |row: &Arc<[u8]>| row.len() as u64 / u64::from(PAGE_SIZE) + 1;
+                    log.committed(rows.values().flatten().map(pages).sum(), connection);
                     // It is committed. What fails now is tried again with the next commit.
                     let _ = self.recover(&mut writer);
                     return Ok(());
