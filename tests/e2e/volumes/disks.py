@@ -48,7 +48,7 @@ class Disk:
     def mount_again(self) -> None:
         """Unmount and mount it, as after the machine was started again."""
         _unmount(self.path)
-        run("mount", "-o", "loop", str(self.memory / "disk"), str(self.path))
+        _mount(self.memory / "disk", self.path)
 
     def forget(self) -> None:
         """Have the kernel drop what it has of the store in memory, what it could not write included."""
@@ -94,7 +94,7 @@ def disk(directory: Path, *, make: str = MAKE, mebibytes: int = 512) -> Iterator
         with image.open("r+b") as file:
             # A full disk then refuses contents, which a file system survives, and not its journal, which ends it.
             os.posix_fallocate(file.fileno(), 0, _TABLES)
-        run("mount", "-o", "loop", str(image), str(path))
+        _mount(image, path)
         mounted.append(path)
         made = Disk(path, memory)
         made.store.mkdir()
@@ -103,6 +103,13 @@ def disk(directory: Path, *, make: str = MAKE, mebibytes: int = 512) -> Iterator
     finally:
         for mount in reversed(mounted):
             _unmount(mount)
+
+
+def _mount(image: Path, path: Path) -> None:
+    """Mount a file, by requests of a page each: the loop device reports one that memory takes in part as written."""
+    run("mount", "-o", "loop", str(image), str(path))
+    device = run("losetup", "--noheadings", "--output=NAME", "--associated", str(image)).stdout.strip()
+    Path("/sys/block", Path(device).name, "queue/max_sectors_kb").write_text("4\n")
 
 
 def _unmount(path: Path) -> None:
