@@ -70,7 +70,13 @@ impl Subject {
             Ok((node.map_or(Target::Host, Target::Node), None))
         };
         match self {
-            Self::Descriptor(descriptor) => of_descriptor(descriptor),
+            Self::Descriptor(descriptor) => {
+                let found = of_descriptor(descriptor)?;
+                if matches!(found.0, Target::Node(_)) && call.task.holds_place(descriptor)? {
+                    return Err(Errno::BADF);
+                }
+                Ok(found)
+            }
             Self::PathOrDescriptor((descriptor, index), _) if call.address(index) == 0 => {
                 of_descriptor(descriptor)
             }

@@ -115,9 +115,15 @@ pub fn of_descriptor<'a>(call: &Call<'a>, descriptor: i32) -> Option<(&'a Volume
     }
 }
 
+/// As [`of_descriptor`], for the first argument, unless it holds a place only, which the kernel refuses.
+fn opened<'a>(call: &Call<'a>) -> Option<(&'a VolumeSystem, Inode)> {
+    let found = of_descriptor(call, call.int(0))?;
+    (call.task.holds_place(call.int(0)) == Ok(false)).then_some(found)
+}
+
 /// Serves `fsync`, `fdatasync` and `sync_file_range`.
 pub fn sync_file(call: &Call) -> Reply {
-    match of_descriptor(call, call.int(0)) {
+    match opened(call) {
         Some((volume, inode)) => volume.sync(inode.number).map(|()| Answer::Value(0)),
         None => Ok(Answer::Pass),
     }
@@ -125,7 +131,7 @@ pub fn sync_file(call: &Call) -> Reply {
 
 /// Serves `syncfs`.
 pub fn sync_file_system(call: &Call) -> Reply {
-    match of_descriptor(call, call.int(0)) {
+    match opened(call) {
         Some((volume, _)) => volume.sync_all(false).map(|()| Answer::Value(0)),
         None => Ok(Answer::Pass),
     }

@@ -100,7 +100,11 @@ impl Shield {
         }
         match self.contents.node_of(inode) {
             Some((node, _)) => Some(node),
-            None => self.tree.writable.of_memory(inode).map(Node::Writable),
+            None => {
+                let writable = &self.tree.writable;
+                let found = writable.of_memory(inode).map(Node::Writable);
+                found.or_else(|| writable.objects.of(device, inode))
+            }
         }
     }
 

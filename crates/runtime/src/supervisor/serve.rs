@@ -121,7 +121,7 @@ impl Workers {
     fn serve(&self, notification: Notification) {
         let call = Call::new(&self.shield, notification);
         let is_first = notification.thread == self.shield.child
-            && !is_traced(notification.number)
+            && !is_traced(&notification)
             && !self.first_served.swap(true, Ordering::Relaxed);
         if is_first {
             if let Some((plan, path)) = self.first.get() {
@@ -134,7 +134,17 @@ impl Workers {
 }
 
 /// Whether serving a call may trace its caller.
-fn is_traced(number: i64) -> bool {
+fn is_traced(notification: &Notification) -> bool {
+    let number = notification.number;
+    let holds = |flags: usize| {
+        let flags = notification.arguments[flags] as u32;
+        OFlags::from_bits_retain(flags).contains(OFlags::PATH)
+    };
+    match number {
+        libc::SYS_open => return holds(1),
+        libc::SYS_openat => return holds(2),
+        _ => {}
+    }
     matches!(
         number,
         libc::SYS_execve
@@ -147,6 +157,7 @@ fn is_traced(number: i64) -> bool {
             | libc::SYS_sendto
             | libc::SYS_getsockname
             | libc::SYS_getpeername
+            | libc::SYS_openat2
     ) || filter::IDENTITY.contains(&number)
 }
 

@@ -10,11 +10,11 @@ use std::time::Duration;
 use rustix::fs::{unlinkat, AtFlags, FileType, CWD};
 use rustix::io::Errno;
 
-use crate::kernel::trace::{Outcome, Traced};
+use crate::kernel::trace::Traced;
 
 use super::call::{want, Answer, Call, Identity, Reply, Target};
 use super::open::new_in;
-use super::redirect::trace;
+use super::redirect::{trace, value};
 use super::tree::Node;
 use super::writable::{Inode, Kind, Last, Spot};
 
@@ -63,13 +63,6 @@ fn encode(path: &[u8]) -> Result<Vec<u8>, Errno> {
 /// Traces the caller, and lets `work` do what it asked for.
 fn traced(call: &Call, work: impl FnOnce(Traced) -> Result<(), Errno>) -> Reply {
     trace(call, |traced, _| work(traced), |_| Ok(()))
-}
-
-fn value(outcome: Outcome) -> Result<i64, Errno> {
-    match outcome {
-        Outcome::Returned(value) => Ok(value),
-        Outcome::Executed => Err(Errno::IO),
-    }
 }
 
 /// Serves `bind`.

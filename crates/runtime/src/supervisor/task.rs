@@ -72,6 +72,12 @@ impl Task {
         })
     }
 
+    /// Whether a descriptor holds a place only (`O_PATH`): what is done to open files can't be done to it.
+    pub fn holds_place(self, descriptor: i32) -> Result<bool, Errno> {
+        let position = self.descriptor_position(descriptor)?;
+        Ok(position.flags.contains(OFlags::PATH))
+    }
+
     /// The limit of open files, after it was changed if one is given; returned is what it was before.
     pub fn descriptor_limit(self, change: Option<Rlimit>) -> Result<Rlimit, Errno> {
         let resource = Resource::Nofile;

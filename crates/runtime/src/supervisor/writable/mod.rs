@@ -27,8 +27,9 @@ pub use state::{create, now};
 pub use volume::VolumeSystem;
 pub use walk::{Last, Walked};
 
+use super::memory_file::MemoryFile;
 use super::task::join;
-use super::tree::Metadata;
+use super::tree::{Metadata, Node};
 
 /// A file of a writable region: its file system and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -271,11 +272,12 @@ impl Writable {
             .system(inode)
             .locate(inode.number)
             .map_or(true, |located| located.is_removed);
-        if is_nameless && !self.objects.removed(inode) {
+        let is_kept = is_nameless && self.objects.removed(inode);
+        if is_nameless && !is_kept {
             self.system(inode).forget(inode.number);
         }
         if let Some(sweeper) = self.sweeper.get() {
-            if self.system(inode).has_garbage() {
+            if is_kept || self.system(inode).has_garbage() {
                 sweeper.unpark();
             }
         }
@@ -287,11 +289,28 @@ impl Writable {
     /// `EROFS` if the container has no place for directories; `EMFILE` and the like.
     pub fn open_directory(&self, inode: Inode) -> Result<OwnedFd, Errno> {
         let (file, unused) = self.objects.directory(inode)?;
+        self.forget(unused);
+        Ok(file)
+    }
+
+    /// What stands for a file, called `name`, that the program holds by its place only.
+    ///
+    /// # Errors
+    /// `EMFILE` and the like.
+    pub fn hold(&self, node: Node, name: &[u8]) -> Result<Arc<MemoryFile>, Errno> {
+        if let Node::Writable(inode) = node {
+            self.system(inode).keep(inode.number)?;
+        }
+        let (file, unused) = self.objects.hold(node, name)?;
+        self.forget(unused);
+        Ok(file)
+    }
+
+    /// Forgets those of these files that have no name.
+    fn forget(&self, unused: Vec<Inode>) {
         for inode in unused {
-            // Forgets only what has no name.
             self.system(inode).forget(inode.number);
         }
-        Ok(file)
     }
 
     /// Frees what has no name and is not open any more, for ever; `prepare` is called before each time, and `finish` with what it gave after it.
@@ -300,10 +319,12 @@ impl Writable {
         let _ = self.sweeper.set(std::thread::current());
         loop {
             let prepared = prepare();
+            let (unused, are_held) = self.objects.sweep_lost();
+            self.forget(unused);
             // All of them, whatever the first one says.
             let left = self.systems.iter().filter(|system| system.sweep()).count();
             finish(prepared);
-            if left > 0 {
+            if left > 0 || are_held {
                 std::thread::park_timeout(PAUSE);
             } else {
                 std::thread::park();

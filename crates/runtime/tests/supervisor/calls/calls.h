@@ -64,6 +64,7 @@ void moving(void);
 void attributes(void);
 void sharing(void);
 void special(void);
+void holding(void);
 void watching(void);
 void random_calls(unsigned seed, int rounds);
 

@@ -83,6 +83,7 @@ int main(int argc, char **argv)
     attributes();
     sharing();
     special();
+    holding();
     watching();
     random_calls(argc > 3 ? atoi(argv[3]) : 1, argc > 4 ? atoi(argv[4]) : 2000);
     return 0;
