@@ -262,6 +262,7 @@ pub fn truncate(call: &Call, subject: Subject, length: i64) -> Reply {
     change(call, subject, |inode| {
         call.permit(Node::Writable(inode), want::WRITE, Identity::FileSystem)?;
         let content = call.shield.content(inode)?;
+        let _not_executed = call.shield.contents.executed.write(inode)?;
         let grows = length > fstat(&*content)?.st_size as u64;
         if grows && length > call.task.file_size_limit()? {
             signal::send(call.task.0, libc::SIGXFSZ);

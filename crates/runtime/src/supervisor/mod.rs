@@ -15,6 +15,7 @@ mod directories;
 mod durability;
 mod embedded;
 mod execute;
+mod executed;
 pub mod health;
 mod init;
 mod look;

@@ -238,9 +238,12 @@ fn open_writable(call: &Call, inode: Inode, spot: Option<Spot>, wanted: Wanted) 
 
 /// Gives the caller a new open file of a content.
 fn give_content(call: &Call, inode: Inode, spot: Option<&Spot>, wanted: Wanted) -> Reply {
+    let writes = wanted.access() & want::WRITE != 0;
+    let executed = &call.shield.contents.executed;
     let content = call.shield.content(inode)?;
+    let _not_executed = writes.then(|| executed.write(inode)).transpose()?;
     call.shield.watches.opening(inode, spot, &content);
-    if wanted.access() & want::WRITE != 0 {
+    if writes {
         let system = call.shield.tree.writable.system(inode);
         system.spoil(inode.number);
     }

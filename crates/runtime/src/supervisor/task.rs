@@ -118,6 +118,15 @@ impl Task {
         has_signal(&text).ok_or(Errno::IO)
     }
 
+    /// The inode numbers of the memory files that the process has mapped to write them for others.
+    pub fn shared_mappings(self) -> Result<Vec<u64>, Errno> {
+        let text = self.attempt(|| {
+            fs::read(self.file("maps"))
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
+        Ok(shared_mappings(&String::from_utf8_lossy(&text)))
+    }
+
     /// Where the program headers stand in the thread's memory (`AT_PHDR`).
     pub fn program_headers(self) -> Result<u64, Errno> {
         const AT_PHDR: u64 = 3;
@@ -194,6 +203,18 @@ fn has_signal(text: &str) -> Option<bool> {
     let of_process = if is_alone { set("ShdPnd:")? } else { 0 };
     let pending = set("SigPnd:")? | of_process;
     Some(pending & !set("SigBlk:")? & !set("SigIgn:")? != 0)
+}
+
+/// Of the lines `FROM-TO PERMISSIONS OFFSET DEVICE INODE PATH` of `/proc/PID/maps`, the inodes of memory files with the permissions `rw.s`.
+fn shared_mappings(text: &str) -> Vec<u64> {
+    let inode = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let permissions = fields.nth(1)?.as_bytes();
+        let inode = fields.nth(2)?.parse().ok()?;
+        let is_shared = permissions.get(1) == Some(&b'w') && permissions.get(3) == Some(&b's');
+        (is_shared && fields.next()?.starts_with("/memfd:")).then_some(inode)
+    };
+    text.lines().filter_map(inode).collect()
 }
 
 /// The line `Max open files  SOFT  HARD  files` of `/proc/PID/limits`.
@@ -489,6 +510,17 @@ mod tests {
         std::thread::sleep(2 * MEMORY_LIFETIME);
         memories.get(process).unwrap();
         assert_eq!(open(&memories), 1);
+    }
+
+    #[test]
+    fn only_shared_mappings_of_memory_files_that_are_written_count() {
+        let maps =
+            "7f00-7f01 rw-s 00000000 00:01 17                         /memfd:/tmp/a b (deleted)\n\
+            7f01-7f02 r--s 00000000 00:01 18                         /memfd:/tmp/b (deleted)\n\
+            7f02-7f03 rw-p 00000000 00:01 19                         /memfd:/tmp/c (deleted)\n\
+            7f03-7f04 rw-s 00000000 08:01 20                         /tmp/d\n\
+            7f04-7f05 rw-p 00000000 00:00 0\n";
+        assert_eq!(shared_mappings(maps), [17]);
     }
 
     #[test]

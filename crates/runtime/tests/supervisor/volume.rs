@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::run::Run;
 use super::world::{Plan, World};
-use super::writable::{assert_same, mentions, native_calls, random_calls, said};
+use super::writable::{assert_same, mentions, native_calls, native_calls_of, random_calls, said};
 
 /// A world with a volume at `vault`.
 fn vault() -> World {
@@ -33,6 +33,15 @@ fn every_call_in_a_volume_comes_out_as_in_a_plain_directory() {
     let (top, other) = (world.path("vault/top"), world.path("host"));
     let [seed, rounds] = random_calls();
     let served = run(&world, &["app/calls", &top, &other, &seed, &rounds]);
+    assert_same(&native, &said(&served, top.as_ref()), &served.log());
+}
+
+#[test]
+fn what_is_executed_in_a_volume_is_not_written() {
+    let native = native_calls_of(&["executing"]);
+    let world = vault();
+    let (top, other) = (world.path("vault/top"), world.path("host"));
+    let served = run(&world, &["app/calls", &top, &other, "executing"]);
     assert_same(&native, &said(&served, top.as_ref()), &served.log());
 }
 
