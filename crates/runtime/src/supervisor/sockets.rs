@@ -137,14 +137,18 @@ fn with_address(
 
 /// The address of the socket that a path leads to; `None` if the kernel gets there by itself.
 fn peer(call: &Call, given: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
-    match call.locate(libc::AT_FDCWD, given, true)? {
+    let objects = &call.shield.tree.writable.objects;
+    let target = match objects.at_address(given) {
+        // The name that the kernel gave with a packet or a connection.
+        Some(inode) => Target::Node(Node::Writable(inode)),
+        None => call.locate(libc::AT_FDCWD, given, true)?,
+    };
+    match target {
         Target::Node(node) => {
             call.permit(node, want::WRITE, Identity::FileSystem)?;
             let metadata = call.shield.tree.metadata(node);
             let bound = match node {
-                Node::Writable(inode) if metadata.is(FileType::Socket) => {
-                    call.shield.tree.writable.objects.address(inode)
-                }
+                Node::Writable(inode) if metadata.is(FileType::Socket) => objects.address(inode),
                 _ => None,
             };
             encode(&bound.ok_or(Errno::CONNREFUSED)?).map(Some)

@@ -236,6 +236,14 @@ impl Objects {
         (identity_at(&address) == Ok(identity)).then_some(address)
     }
 
+    /// The socket that is bound at an address.
+    pub fn at_address(&self, address: &[u8]) -> Option<Inode> {
+        let state = self.state();
+        let mut sockets = state.sockets.iter();
+        let found = sockets.find(|(_, (bound, _))| bound == address);
+        found.map(|(inode, _)| *inode)
+    }
+
     /// What the program called an address.
     pub fn given(&self, address: &[u8]) -> Option<Vec<u8>> {
         let state = self.state();
