@@ -18,6 +18,7 @@ mod execute;
 pub mod health;
 mod init;
 mod look;
+mod memories;
 mod memory_file;
 mod names;
 mod objects;
@@ -60,10 +61,10 @@ use crate::kernel::signal::SignalMask;
 
 use contents::Contents;
 use embedded::EmbeddedPacks;
+use memories::Memories;
 use objects::Objects;
 use packs::Packs;
 use prepare::{Prepared, Surroundings, Workshop};
-use task::Memories;
 use tree::{Name, Node, Tree};
 use writable::Inode;
 
