@@ -10,6 +10,7 @@
 mod attributes;
 mod call;
 mod contents;
+mod crew;
 pub mod debugging;
 mod directories;
 mod durability;
