@@ -10,6 +10,7 @@
 mod attributes;
 mod call;
 mod contents;
+mod crew;
 pub mod debugging;
 mod directories;
 mod durability;
@@ -19,6 +20,7 @@ mod executed;
 pub mod health;
 mod init;
 mod look;
+mod memories;
 mod memory_file;
 mod names;
 mod objects;
@@ -61,10 +63,10 @@ use crate::kernel::signal::SignalMask;
 
 use contents::Contents;
 use embedded::EmbeddedPacks;
+use memories::Memories;
 use objects::Objects;
 use packs::Packs;
 use prepare::{Prepared, Surroundings, Workshop};
-use task::Memories;
 use tree::{Name, Node, Tree};
 use writable::Inode;
 
