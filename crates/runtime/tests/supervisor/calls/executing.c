@@ -14,7 +14,7 @@ static int copy_of_self(const char *path)
     return close(to);
 }
 
-/* Starts a program that waits until its standard input is closed; returns that, or why it does not start. */
+/* Starts a program that waits until its standard input is closed; returns that, or why it does not start. A path behind an `@` is held, and what is held executed. */
 static int start(const char *path, int *process)
 {
     int in[2], out[2], error = 0;
@@ -24,7 +24,11 @@ static int start(const char *path, int *process)
     if (*process == 0) {
         dup2(in[0], 0), dup2(out[1], 1);
         fcntl(out[1], F_SETFD, 0);
-        execl(path, path, "wait", NULL);
+        if (path[0] == '@') {
+            char *words[] = {"held", "wait", NULL}, *none[] = {NULL};
+            syscall(SYS_execveat, open(path + 1, O_PATH), "", words, none, AT_EMPTY_PATH);
+        } else
+            execl(path, path, "wait", NULL);
         error = errno;
         write(out[1], &error, sizeof error);
         _exit(1);
@@ -71,6 +75,8 @@ void executing(void)
     char own[64], *map;
     T(copy_of_self("busy"));
     V(runs("./busy"));
+    V(runs("@busy"));
+    V(runs("@."));
     T(input = start("./busy", &first));
     T(open("busy", O_WRONLY));
     T(open("busy", O_RDWR));
@@ -155,6 +161,7 @@ void executing(void)
     V(runs("./script"));
     close(fd);
     V(runs("./script"));
+    V(runs("@script"));
     T(input = start("./script", &first));
     T(close(open("script", O_WRONLY)));
     T(open("busy", O_WRONLY));
