@@ -3,7 +3,6 @@
 //! The kernel finds such a socket by its path alone. One in a writable region is bound at an opaque address; the caller is traced while it makes its call
 //! with that address. What it sees is its own name.
 
-use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::kernel::trace::Traced;
 use super::call::{want, Answer, Call, Identity, Reply, Target};
 use super::open::new_in;
 use super::redirect::{trace, value};
+use super::task::Task;
 use super::tree::Node;
 use super::writable::{Inode, Kind, Last, Spot};
 
@@ -246,7 +246,7 @@ fn is_impatient(call: &Call) -> bool {
 /// Serves `getsockname` and `getpeername`: the kernel answers, and the address becomes the name that the program gave it.
 pub fn name(call: &Call) -> Reply {
     let objects = &call.shield.tree.writable.objects;
-    if !objects.has_sockets() || !is_local(call)? {
+    if !objects.has_sockets() || !is_local(call.task, call.int(0)) {
         return Ok(Answer::Pass);
     }
     let word = |address: u64| {
@@ -279,38 +279,39 @@ pub fn name(call: &Call) -> Reply {
     })
 }
 
-/// Whether the descriptor in the first argument is a socket of this machine, by the kernel's list of them.
-fn is_local(call: &Call) -> Result<bool, Errno> {
-    let status = call.task.descriptor_status(call.int(0));
-    let Ok(status) = status else {
-        return Ok(false);
+/// Whether a descriptor of a process is a socket of this machine: the kernel shows a socket's protocol as an attribute of it.
+fn is_local(task: Task, descriptor: i32) -> bool {
+    let Ok(status) = task.descriptor_status(descriptor) else {
+        return false;
     };
-    if FileType::from_raw_mode(status.st_mode) != FileType::Socket {
-        return Ok(false);
-    }
-    let list = fs::read(format!("/proc/{}/net/unix", call.task.0)).map_err(|_| Errno::SRCH)?;
-    Ok(is_listed(&list, status.st_ino))
-}
-
-/// Whether the text of `/proc/PID/net/unix` has a socket. The names in it can have any bytes.
-fn is_listed(list: &[u8], inode: u64) -> bool {
-    String::from_utf8_lossy(list)
-        .lines()
-        .filter_map(|line| line.split_ascii_whitespace().nth(6))
-        .any(|number| number.parse() == Ok(inode))
+    let is_socket = FileType::from_raw_mode(status.st_mode) == FileType::Socket;
+    // UNIX or, of streams, UNIX-STREAM. What does not say it may be one.
+    let protocol = || task.attribute_of_descriptor(descriptor, "system.sockprotoname");
+    is_socket && protocol().map_or(true, |name| name.starts_with(b"UNIX"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
     use super::*;
 
     #[test]
-    fn sockets_are_found_whatever_bytes_names_have() {
-        let list = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 4711 @name\xff\xfe\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 4712 /tmp/socket\n";
-        assert!(is_listed(list, 4711) && is_listed(list, 4712));
-        assert!(!is_listed(list, 471));
+    fn sockets_of_this_machine_are_told_from_others() {
+        let task = Task(std::process::id() as i32);
+        let [one, other] = UnixStream::pair().map(|(one, other)| [one, other]).unwrap();
+        let packets = UnixDatagram::unbound().unwrap();
+        let far = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let file = File::open("/dev/null").unwrap();
+        for local in [one.as_raw_fd(), other.as_raw_fd(), packets.as_raw_fd()] {
+            assert!(is_local(task, local));
+        }
+        for other in [far.as_raw_fd(), file.as_raw_fd(), 1_000_000] {
+            assert!(!is_local(task, other));
+        }
     }
 
     #[test]

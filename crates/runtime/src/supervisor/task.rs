@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{openat, readlinkat, stat, Mode, OFlags, Stat, CWD};
+use rustix::fs::{getxattr, openat, readlinkat, stat, Mode, OFlags, Stat, CWD};
 use rustix::io::{read, Errno};
 use rustix::process::{prlimit, Pid, Resource, Rlimit};
 
@@ -52,6 +52,18 @@ impl Task {
     /// What stands behind a descriptor. The kernel follows the link to the open file itself, not its path.
     pub fn descriptor_status(self, descriptor: i32) -> Result<Stat, Errno> {
         self.status_of(&format!("fd/{descriptor}"))
+    }
+
+    /// An extended attribute of what stands behind a descriptor.
+    pub fn attribute_of_descriptor(self, descriptor: i32, name: &str) -> Result<Vec<u8>, Errno> {
+        const LIMIT: usize = 256;
+        let path = self.file(&format!("fd/{descriptor}"));
+        self.attempt(|| {
+            let mut value = vec![0; LIMIT];
+            let count = getxattr(&path, name, &mut value)?;
+            value.truncate(count);
+            Ok(value)
+        })
     }
 
     /// What stands behind one of the kernel's links, `exe` for instance.
