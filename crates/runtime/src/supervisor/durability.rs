@@ -13,10 +13,11 @@ use crate::volumes::OpenVolume;
 
 use super::call::{Answer, Call, Reply};
 use super::init::end;
+use super::room::budget;
 use super::serve::Workers;
 use super::tree::Node;
 use super::writable::{Inode, VolumeSystem};
-use super::{budget, objects, unsupported, Shield, SupervisorError};
+use super::{objects, unsupported, Shield, SupervisorError};
 
 /// Mode of the top of a volume where the image has no directory.
 const TOP_MODE: u32 = 0o755;

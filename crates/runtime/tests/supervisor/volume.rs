@@ -1,6 +1,7 @@
 //! Volumes: against a plain directory, call by call; what the next start finds; what the host sees.
 
 use std::path::Path;
+use std::process::Command;
 
 use super::run::Run;
 use super::world::{Plan, World};
@@ -10,7 +11,9 @@ use super::writable::{assert_same, mentions, native_calls, native_calls_of, rand
 fn vault() -> World {
     let mut plan = Plan::new();
     plan.volume("vault");
-    plan.with_libraries("/bin/mkdir".as_ref());
+    for program in ["mkdir", "stat"] {
+        plan.with_libraries(format!("/bin/{program}").as_ref());
+    }
     plan.build()
 }
 
@@ -68,6 +71,19 @@ fn the_next_start_finds_everything() {
         );
     }
     assert_eq!(found, Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn a_volume_has_the_room_of_its_disk() {
+    let world = vault();
+    let room = ["-f", "-c", "%S %b"];
+    let native = Command::new("stat")
+        .args(room)
+        .arg(world.path("vault"))
+        .output()
+        .unwrap();
+    let served = script(&world, "stat -f -c '%S %b' .");
+    assert_eq!(served.stdout(), String::from_utf8(native.stdout).unwrap());
 }
 
 #[test]

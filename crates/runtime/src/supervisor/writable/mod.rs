@@ -81,7 +81,8 @@ impl Writable {
     /// Makes the writable regions of an index, with what it lists in them. At most `memories` contents are kept as memory files while nobody has them open.
     pub fn new(index: &Arc<Index>, memories: usize, durable: Vec<Arc<VolumeSystem>>) -> Self {
         let image = Some(Arc::clone(index));
-        let ephemeral = ephemeral::Ephemeral::new(image, memories, crate::supervisor::budget());
+        let ephemeral =
+            ephemeral::Ephemeral::new(image, memories, crate::supervisor::room::budget());
         let mut roots = Vec::new();
         for region in index.regions() {
             if region.kind() == RegionKind::Ephemeral {
