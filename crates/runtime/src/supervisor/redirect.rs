@@ -102,7 +102,15 @@ pub fn close(traced: &mut Traced, installed: Installed) -> Result<(), Errno> {
 }
 
 /// Makes the caller open a path by itself, to hold it (`O_PATH`): the kernel injects no such descriptors.
+///
+/// # Errors
+/// `ENAMETOOLONG` for a path that would not fit beneath every stack.
 pub fn open_place(call: &Call, path: &[u8], flags: OFlags) -> Reply {
+    // Some programs have stacks of a few KiB.
+    const LIMIT: usize = 512;
+    if path.len() > LIMIT {
+        return Err(Errno::NAMETOOLONG);
+    }
     trace(
         call,
         |mut traced, _| {

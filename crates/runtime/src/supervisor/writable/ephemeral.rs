@@ -380,7 +380,9 @@ impl FileSystem for Ephemeral {
     }
 
     fn keep(&self, number: u64) -> Result<(), Errno> {
-        self.state().file(number).map(drop)
+        let mut state = self.state();
+        state.orphans.retain(|orphan| *orphan != number);
+        state.file(number).map(drop)
     }
 
     fn forget(&self, number: u64) {

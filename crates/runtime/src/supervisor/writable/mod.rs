@@ -299,11 +299,17 @@ impl Writable {
     /// # Errors
     /// `EMFILE` and the like.
     pub fn hold(&self, node: Node, name: &[u8]) -> Result<Arc<MemoryFile>, Errno> {
+        let mut is_lost = false;
         if let Node::Writable(inode) = node {
-            self.system(inode).keep(inode.number)?;
+            let system = self.system(inode);
+            system.keep(inode.number)?;
+            is_lost = system.locate(inode.number)?.is_removed;
         }
-        let (file, unused) = self.objects.hold(node, name)?;
+        let (file, unused) = self.objects.hold(node, name, is_lost)?;
         self.forget(unused);
+        if let Some(sweeper) = self.sweeper.get().filter(|_| is_lost) {
+            sweeper.unpark();
+        }
         Ok(file)
     }
 

@@ -178,11 +178,16 @@ impl Objects {
     }
 
     /// What stands for a file, called `name`, that the program holds by its place only. It counts as held while the caller has it. With it come files as with
-    /// [`Objects::directory`].
+    /// [`Objects::directory`]. `is_lost` says whether the file has no name any more.
     ///
     /// # Errors
     /// `EMFILE` and the like.
-    pub fn hold(&self, node: Node, name: &[u8]) -> Result<(Arc<MemoryFile>, Vec<Inode>), Errno> {
+    pub fn hold(
+        &self,
+        node: Node,
+        name: &[u8],
+        is_lost: bool,
+    ) -> Result<(Arc<MemoryFile>, Vec<Inode>), Errno> {
         let mut state = self.state();
         if let Some(held) = state.held.get(&node) {
             return Ok((Arc::clone(&held.file), Vec::new()));
@@ -194,7 +199,7 @@ impl Objects {
         let held = Held {
             file: Arc::clone(&file),
             identity,
-            is_lost: false,
+            is_lost,
         };
         state.held.insert(node, held);
         Ok((file, unused))

@@ -218,6 +218,18 @@ void holding(void)
     T(linkat(fd, "", AT_FDCWD, "held-again", AT_EMPTY_PATH));
     V(same("held-file", own));
     close(fd);
+    T(fd = open("held-nameless", O_CREAT | O_RDWR, 0600));
+    V(write(fd, "nameless", 8));
+    T(unlink("held-nameless"));
+    snprintf(own, sizeof own, "/proc/self/fd/%d", fd);
+    int nameless = open(own, O_PATH);
+    close(fd);
+    usleep(500000);
+    snprintf(own, sizeof own, "/proc/self/fd/%d", nameless);
+    T(fstat(nameless, &s));
+    V(s.st_size);
+    S(content(own));
+    close(nameless);
     mkdir("held-directory", 0700);
     T(directory = open("held-directory", O_PATH));
     T(rename("held-directory", "held-renamed"));

@@ -349,7 +349,9 @@ impl FileSystem for VolumeSystem {
 
     fn keep(&self, number: u64) -> Result<(), Errno> {
         let handle = self.done(self.volume.open_file(number))?;
-        self.held().nameless.entry(number).or_insert(handle);
+        let mut held = self.held();
+        held.orphans.retain(|orphan| *orphan != number);
+        held.nameless.entry(number).or_insert(handle);
         Ok(())
     }
 
