@@ -10,7 +10,7 @@ use std::fs::File;
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{sync_channel, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
@@ -98,11 +98,18 @@ pub(crate) struct WriteBack {
 struct State {
     /// Held while the log is written back: SQLite allows one at a time, and makes nobody wait for another.
     turn: Mutex<()>,
-    /// Bytes that the log has, and of those the ones that are not in the database; none if it begins anew with the next commit.
-    length: AtomicU64,
-    behind: AtomicU64,
+    filled: Mutex<Filled>,
     /// Whether something that was written back may be lost: the database must be opened anew.
     failed: Arc<AtomicBool>,
+}
+
+/// Bytes of pages that commits have put into the log.
+#[derive(Clone, Copy, Default)]
+struct Filled {
+    /// All; none if the log begins anew with the next commit.
+    length: u64,
+    /// Those that are not in the database.
+    behind: u64,
 }
 
 impl State {
@@ -112,6 +119,7 @@ impl State {
         if self.failed.load(Ordering::Relaxed) {
             return;
         }
+        let before = lock(&self.filled).length;
         let pragma = format!("PRAGMA wal_checkpoint({mode})");
         let pages = connection.query_row(&pragma, (), |row| {
             Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
@@ -126,9 +134,14 @@ impl State {
             }
         };
         let bytes = |pages: i64| u64::try_from(pages).unwrap_or(0) * u64::from(PAGE_SIZE);
-        let length = if all == done { 0 } else { bytes(all) };
-        self.length.store(length, Ordering::Relaxed);
-        self.behind.store(bytes(all - done), Ordering::Relaxed);
+        let mut filled = lock(&self.filled);
+        // Of commits that were made meanwhile the database may have nothing, and the log goes on after them.
+        let since = filled.length.saturating_sub(before);
+        let goes_on = done < all || since > 0;
+        *filled = Filled {
+            length: if goes_on { bytes(all) + since } else { 0 },
+            behind: bytes(all - done) + since,
+        };
     }
 }
 
@@ -152,8 +165,10 @@ impl WriteBack {
             connection: Some(connection),
             thread: None,
             state: Arc::new(State {
-                length: length.into(),
-                behind: length.into(),
+                filled: Mutex::new(Filled {
+                    length,
+                    behind: length,
+                }),
                 failed,
                 ..State::default()
             }),
@@ -164,8 +179,12 @@ impl WriteBack {
 
     /// Tells that a commit was made of this many bytes, on this connection.
     pub(crate) fn committed(&mut self, bytes: u64, connection: &Connection) {
-        let length = self.state.length.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let behind = self.state.behind.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let Filled { length, behind } = {
+            let mut filled = lock(&self.state.filled);
+            filled.length += bytes;
+            filled.behind += bytes;
+            *filled
+        };
         if length >= self.limit {
             self.begin_anew(connection);
         } else if behind >= WRITE_BACK {
