@@ -58,7 +58,8 @@ class Figures:
 
 
 def timed(command: Sequence[str], environment: dict[str, str] | None = None) -> Figures:
-    """Run a command."""
+    """Run a command, when the disk has what others wrote before."""
+    os.sync()
     with tempfile.TemporaryFile("w+") as log:
         begin = time.monotonic()
         child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)

@@ -93,12 +93,16 @@ def assemble(
     epoch = source_date_epoch()
     stored = layer_compression(request)
     base_layers = inputs.base.layers if inputs.base is not None else ()
+    plain_layer = _plain_layer(choice, work / "plain.tar", epoch, stored)
+    binary_layer = _binary_layer(
+        choice.program.path, binary, protected, path=work / "binary.tar", epoch=epoch, compression=stored
+    )
+    # All of the native image was read, and the last packs are hashed still, by other threads.
+    native.drop_contents()
     made = {
-        "plain files": _plain_layer(choice, work / "plain.tar", epoch, stored),
+        "plain files": plain_layer,
         **_protected_layers(protected, pack_layers),
-        "sconified binary": _binary_layer(
-            choice.program.path, binary, protected, path=work / "binary.tar", epoch=epoch, compression=stored
-        ),
+        "sconified binary": binary_layer,
     }
     layers = (*base_layers, *made.values())
     history = [*("base image" for _ in base_layers), *made]

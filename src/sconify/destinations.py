@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from sconify.errors import UserError
-from sconify.image.engine import Engine
+from sconify.image.local_engine import has_local_engine
 from sconify.image.reference import ImageReference, Transport
 from sconify.request import BUILD_RESOURCES, Request
 
@@ -31,7 +31,7 @@ def destinations_of(request: Request) -> list[ImageReference]:
     registry = target.at(Transport.REGISTRY)
     if target.transport is Transport.REGISTRY:
         return [registry]
-    if target.transport is Transport.LOCAL and not Engine.available():
+    if target.transport is Transport.LOCAL and not has_local_engine():
         return [registry]
     return [registry, target]
 

@@ -14,17 +14,14 @@ import docker.errors
 import requests
 import urllib3
 
-from sconify.errors import ServiceError, UserError
+from sconify.errors import ServiceError
 from sconify.image.compression import write_all
 from sconify.image.container import Container
+from sconify.image.reference import ImageNotFoundError
 from sconify.image.storage import writing
 
 _CHUNK = 1 << 20
 _TIMEOUT = 900  # seconds without a byte: the engine is silent while it registers layers
-
-
-class ImageNotFoundError(UserError):
-    """No image of that name is there."""
 
 
 class Engine:
@@ -44,16 +41,6 @@ class Engine:
                 f"the Docker engine at {host} can't be reached: {error}",
                 remedy="start it (systemctl start docker), or use docker-archive:PATH or oci:PATH",
             ) from None
-
-    @classmethod
-    def available(cls) -> bool:
-        """Tell whether an engine answers."""
-        try:
-            engine = cls()
-        except ServiceError:
-            return False
-        engine.close()
-        return True
 
     def close(self) -> None:
         """Close the connection."""

@@ -10,6 +10,10 @@ from pathlib import Path
 from sconify.errors import UserError
 
 
+class ImageNotFoundError(UserError):
+    """No image of that name is there."""
+
+
 class Transport(enum.Enum):
     """Where images live. The value is the prefix that people type."""
 

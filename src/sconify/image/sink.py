@@ -9,8 +9,8 @@ from sconify.errors import UserError
 from sconify.image import skopeo
 from sconify.image.compression import Compression
 from sconify.image.config import ImageConfig
-from sconify.image.engine import Engine
 from sconify.image.layer import Layer
+from sconify.image.local_engine import local_engine
 from sconify.image.publication import NewImage, StagedImage
 from sconify.image.reference import ImageReference, Transport
 from sconify.image.registry import DEFAULT_ACCESS, RegistryAccess
@@ -30,7 +30,7 @@ def exists(reference: ImageReference, *, registry: RegistryAccess = DEFAULT_ACCE
     """
     reference = _destination(reference)
     if reference.transport is Transport.DOCKER_DAEMON:
-        engine = Engine()
+        engine = local_engine()
         try:
             return engine.inspect(reference.where) is not None
         finally:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from sconify.errors import ServiceError, UserError
-from sconify.image.engine import Engine
+from sconify.image.local_engine import local_engine
 from sconify.image.publication import NewImage, StagedImage
 from sconify.image.reference import ImageReference
 from sconify.image.sink_archive import docker_archive
@@ -30,7 +30,7 @@ class StagedInEngine(StagedImage):
         self._name = f"{_STAGING}:{secrets.token_hex(8)}"
         self._sent = False
         self._loaded = False
-        self._engine = Engine()
+        self._engine = local_engine()
         try:
             self._engine.load(self._archive())
             self._verify()

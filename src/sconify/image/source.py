@@ -15,13 +15,14 @@ from types import TracebackType
 from sconify.errors import ServiceError, UntrustedDataError, UserError
 from sconify.image import skopeo
 from sconify.image.archive import read_archive
+from sconify.image.compression import Compression
 from sconify.image.config import ImageConfig
-from sconify.image.engine import Engine, ImageNotFoundError
 from sconify.image.foreign import foreign_layers
 from sconify.image.layer import DEFAULT_MAX_SIZE, Layer, open_layers
 from sconify.image.layout import Find, StoredImage, read_layout
+from sconify.image.local_engine import local_engine
 from sconify.image.model import Extent
-from sconify.image.reference import ImageReference, Transport
+from sconify.image.reference import ImageNotFoundError, ImageReference, Transport
 from sconify.image.registry import DEFAULT_ACCESS, RegistryAccess
 from sconify.image.rootfs import RootFileSystem
 from sconify.image.storage import writing
@@ -53,6 +54,8 @@ class Image:
     """Of all uncompressed layers, in bytes."""
     scratch: Path
     """Directory with what had to be copied or decompressed."""
+    decompressed: tuple[Path, ...]
+    """Archives of compressed layers, there."""
 
     def __enter__(self) -> Image:
         return self
@@ -61,6 +64,11 @@ class Image:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def drop_contents(self) -> None:
+        """Remove decompressed layers, which takes a moment: what was in them can't be read after that."""
+        for archive in self.decompressed:
+            archive.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Remove what was written into the working directory."""
@@ -120,6 +128,7 @@ def open_image(
             root=root,
             size=sum(item.archive.size for item in opened),
             scratch=scratch,
+            decompressed=tuple(one.archive.source for one in opened if one.layer.compression is not Compression.NONE),
         )
 
 
@@ -216,7 +225,7 @@ def _open(reference: ImageReference, how: _Opening) -> StoredImage:
 
 def _open_engine(reference: ImageReference, how: _Opening) -> StoredImage:
     archive = how.scratch / "saved.tar"
-    engine = Engine()
+    engine = local_engine()
     try:
         engine.save(reference.where, archive, progress=lambda done: how.report(f"read {reference}", done, None))
     finally:

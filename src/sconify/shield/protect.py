@@ -28,11 +28,20 @@ PACKS = "pack*"
 PACKED = (RegionKind.ENCRYPTED, RegionKind.EPHEMERAL)
 """Kinds of regions whose files are in a pack."""
 
+REWRITTEN = ("/etc/group", "/etc/passwd")
+"""Files to which some engines add the user that a container runs as: podman and CRI-O do.
+
+They stand in the image for the engine's sake; the program gets them as they were converted, from a pack.
+"""
+
 _GAP = room_around(f"{DIRECTORY}/pack0", size=0)
 """Bytes before each pack, for the headers of the layer that it becomes."""
 
 _SINGLE_FILES = f"{DIRECTORY}/files"
-"""Name of the pack that holds the encrypted regions which are single files; no region can have that prefix."""
+"""Name of the pack that holds the encrypted regions which are single files, and ``REWRITTEN``.
+
+No region can have that prefix.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +108,18 @@ def protect(
     built: list[BuiltFile] = []
     for region in plan.regions:
         builder.add_region(os.fsencode(region.prefix), region.kind.value, region.reason)
-    for name in dict.fromkeys(_pack_of(plan, region) for region in plan.regions if _is_packed(plan, region)):
+    names = [_pack_of(plan, region) for region in plan.regions if _is_packed(plan, region)]
+    if any(_is_rewritten(planned) for planned in plan.entries.values()):
+        names.append(_SINGLE_FILES)
+    for name in dict.fromkeys(names):
         pack = BuiltFile(f"{DIRECTORY}/pack{len(built)}", work / f"pack{len(built)}", gap=_GAP)
         built.append(pack)
         packs[name] = builder.add_pack(os.fsencode(name), os.fsencode(pack.image_path), str(pack.file))
     regions = RegionMap(plan.regions)
 
     def pack_of(planned: PlannedEntry) -> int | None:
+        if _is_rewritten(planned):
+            return packs[_SINGLE_FILES]
         place = regions.region_of(planned.entry.path)
         encrypted = planned.kind in PACKED and planned.entry.type is EntryType.FILE
         return packs[_pack_of(plan, place)] if encrypted and place is not None else None
@@ -154,6 +168,12 @@ def finish(builder: _shield.Builder, index: Path, *, gap: int, progress: Callabl
         ) from error
     except _shield.ShieldError as error:
         raise UntrustedDataError(f"the native image can't be protected: {error}") from error
+
+
+def _is_rewritten(planned: PlannedEntry) -> bool:
+    """Return whether an engine may have changed the file that stands in the image for this entry."""
+    is_file = planned.entry.type is EntryType.FILE
+    return is_file and planned.kind is RegionKind.AUTHENTICATED and planned.entry.path in REWRITTEN
 
 
 def _is_packed(plan: Plan, region: Region) -> bool:

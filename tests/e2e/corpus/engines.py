@@ -67,6 +67,11 @@ class Mode:
         """Whether root is what it is by name only."""
         return not self.as_user and "--cap-drop=ALL" in self.options
 
+    @property
+    def keeps_its_user(self) -> bool:
+        """Whether a program can't become another user."""
+        return self.as_user or "--cap-drop=ALL" in self.options
+
 
 READ_ONLY = "--read-only"
 NO_CAPABILITIES = ("--cap-drop=ALL", "--security-opt=no-new-privileges")

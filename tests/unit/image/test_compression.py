@@ -98,3 +98,30 @@ def test_malformed_data_is_refused(spare: Callable[[], bool], plain: bytes, tmp_
             stored(tmp_path, bytes(packed)), compression=Compression.GZIP, destination=tmp_path / "out",
             label="layer x", spare=spare,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("missing", [1, 8, 9, 100_000])
+def test_a_gzip_stream_that_ends_early_is_refused(missing: int, plain: bytes, tmp_path: Path) -> None:
+    with pytest.raises(UntrustedDataError, match="layer x is not valid gzip data"):
+        decompress(
+            stored(tmp_path, gzip.compress(plain)[:-missing]), compression=Compression.GZIP,
+            destination=tmp_path / "out", label="layer x",
+        )  # fmt: skip
+
+
+def test_the_digest_is_that_of_all_bytes_whatever_follows_the_stream(plain: bytes, tmp_path: Path) -> None:
+    packed = gzip.compress(plain) + bytes(3 << 20)
+    digest, _ = decompress(
+        stored(tmp_path, packed), compression=Compression.GZIP, destination=tmp_path / "out", label="x"
+    )
+    assert digest == f"sha256:{hashlib.sha256(packed).hexdigest()}"
+    assert (tmp_path / "out").read_bytes() == plain
+
+
+@pytest.mark.parametrize("garbage", [b"x", b"\x1f\x8b", b"\x1f\x8b\x08\0"])
+def test_garbage_after_a_stream_is_refused(garbage: bytes, plain: bytes, tmp_path: Path) -> None:
+    with pytest.raises(UntrustedDataError, match="layer x is not valid gzip data"):
+        decompress(
+            stored(tmp_path, gzip.compress(plain) + garbage), compression=Compression.GZIP,
+            destination=tmp_path / "out", label="layer x",
+        )  # fmt: skip

@@ -83,6 +83,20 @@ def test_layouts_in_every_compression(
     assert list((tmp_path / "work").iterdir()) == []
 
 
+def test_dropped_contents_are_those_of_compressed_layers(
+    layout: Any, plain: bytes, archive: Callable[..., bytes], member: Maker, tmp_path: Path
+) -> None:
+    other = archive([member("etc/other", content=b"other")])
+    layout.index(layout.image([(plain, plain), (gzipped(other), other)]))
+    with opened(f"oci:{layout.path}", tmp_path) as image:
+        scratch = list((tmp_path / "work").rglob("*.tar"))
+        assert [file.read_bytes() for file in scratch] == [other]
+        image.drop_contents()
+        assert not list((tmp_path / "work").rglob("*.tar"))
+        assert image.root.read(image.root.resolve("/etc/hello"), 9) == b"hello"
+        assert image.layers[1].blob.source.read_bytes() == gzipped(other)
+
+
 @pytest.mark.parametrize("list_type", [OCI_INDEX, DOCKER_LIST])
 def test_the_image_for_this_platform_is_chosen(layout: Any, plain: bytes, tmp_path: Path, list_type: str) -> None:
     other = layout.image([])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sconify import _shield
 from sconify.errors import UntrustedDataError
 from sconify.image.model import Entry, EntryType, Extent
 from sconify.shield.plan import Plan, PlannedEntry
@@ -86,3 +87,30 @@ def test_nothing_is_complete_after_a_failure_but_what_was(plan: Plan, tmp_path: 
         )  # fmt: skip
     assert len(seen) < len(REGIONS)
     assert not list(tmp_path.glob("pack*"))
+
+
+def test_what_engines_add_users_to_is_read_from_a_pack(tmp_path: Path) -> None:
+    """podman and CRI-O write to these files of a container, whose program must not end for that."""
+    source = tmp_path / "source"
+    source.write_bytes(b"root:x:0:\n")
+    entries = {
+        path: PlannedEntry(Entry(path=path, type=EntryType.DIRECTORY, mode=0o755), RegionKind.AUTHENTICATED, "test")
+        for path in ("/", "/etc")
+    }
+    for path in ("/etc/group", "/etc/other", "/etc/passwd"):
+        file = Entry(path=path, type=EntryType.FILE, mode=0o644, content=Extent(source, 0, 10))
+        entries[path] = PlannedEntry(file, RegionKind.AUTHENTICATED, "test")
+    made = protect(
+        Plan(regions=(Region("/etc", RegionKind.AUTHENTICATED, "test"),), entries=entries, omitted=(), warnings=()),
+        key=bytes(32), key_is_fresh=False, work=tmp_path, progress=lambda _: None,
+    )  # fmt: skip
+    index = _shield.Index.open(str(made.index.file), bytes(32), made.tag)
+    packed = {path for path in entries if "pack" in index.entry(path.encode())}
+    assert packed == {"/etc/group", "/etc/passwd"}
+    root = tmp_path / "root/.sconify"
+    root.mkdir(parents=True)
+    for pack in made.packs:
+        content = pack.content
+        data = content.source.read_bytes()[content.offset : content.offset + content.size]
+        (root / Path(pack.image_path).name).write_bytes(data)
+    assert index.read(b"/etc/passwd", str(root.parent)) == b"root:x:0:\n"

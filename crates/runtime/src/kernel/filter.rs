@@ -34,7 +34,6 @@ const OPEN_TREE_ATTR: i64 = 467;
 const SERVED: &[i64] = &[
     // Opening, naming and looking at files.
     libc::SYS_open,
-    libc::SYS_openat,
     libc::SYS_creat,
     libc::SYS_stat,
     libc::SYS_lstat,
@@ -105,6 +104,7 @@ const SERVED: &[i64] = &[
 
 /// The calls that the supervisor serves, and also makes a thread execute: they pass with the cookie as their sixth argument, which none of them has.
 const REDIRECTED: &[i64] = &[
+    libc::SYS_openat,
     libc::SYS_execveat,
     libc::SYS_fchdir,
     libc::SYS_bind,

@@ -70,7 +70,13 @@ impl Subject {
             Ok((node.map_or(Target::Host, Target::Node), None))
         };
         match self {
-            Self::Descriptor(descriptor) => of_descriptor(descriptor),
+            Self::Descriptor(descriptor) => {
+                let found = of_descriptor(descriptor)?;
+                if matches!(found.0, Target::Node(_)) && call.task.holds_place(descriptor)? {
+                    return Err(Errno::BADF);
+                }
+                Ok(found)
+            }
             Self::PathOrDescriptor((descriptor, index), _) if call.address(index) == 0 => {
                 of_descriptor(descriptor)
             }
@@ -256,6 +262,7 @@ pub fn truncate(call: &Call, subject: Subject, length: i64) -> Reply {
     change(call, subject, |inode| {
         call.permit(Node::Writable(inode), want::WRITE, Identity::FileSystem)?;
         let content = call.shield.content(inode)?;
+        let _not_executed = call.shield.contents.executed.write(inode)?;
         let grows = length > fstat(&*content)?.st_size as u64;
         if grows && length > call.task.file_size_limit()? {
             signal::send(call.task.0, libc::SIGXFSZ);

@@ -168,7 +168,10 @@ impl<'a> Call<'a> {
             return Err(Errno::NOTDIR);
         }
         let objects = &self.shield.tree.writable.objects;
-        Ok(objects.of(status.st_dev, status.st_ino).map(Base::Inode))
+        Ok(match objects.of(status.st_dev, status.st_ino) {
+            Some(Node::Writable(inode)) => Some(Base::Inode(inode)),
+            _ => None,
+        })
     }
 
     /// The path of the directory behind a link of `/proc/TID`, as the program knows it.
@@ -369,9 +372,7 @@ impl<'a> Call<'a> {
                 Base::Path(path) => Some(Node::Entry(self.directory_at(&path)?)),
                 Base::Inode(inode) => Some(Node::Writable(inode)),
             },
-            FileType::Fifo => Some(Node::Writable(
-                writable.objects.of(status.st_dev, status.st_ino)?,
-            )),
+            FileType::Fifo => writable.objects.of(status.st_dev, status.st_ino),
             _ => None,
         }
     }

@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::kernel::mapping;
 use crate::kernel::process::is_sole_holder;
 
+use super::executed::Executed;
 use super::init;
 use super::memory_file::{create, write, MemoryFile};
 use super::packs::Packs;
@@ -36,6 +37,8 @@ type Slot = Arc<Mutex<Option<Arc<MemoryFile>>>>;
 /// The contents of one tree.
 pub struct Contents {
     packs: Packs,
+    /// What is executed of the writable regions.
+    pub executed: Executed,
     slots: Mutex<HashMap<(u64, Form), Slot>>,
     /// Files of writable regions whose first content is being decrypted.
     loading: Mutex<HashMap<Inode, Arc<Mutex<()>>>>,
@@ -61,6 +64,7 @@ impl Contents {
     pub fn new(packs: Packs, budget: u64, files: u64) -> Result<Self, Errno> {
         Ok(Self {
             packs,
+            executed: Executed::default(),
             slots: Mutex::default(),
             loading: Mutex::default(),
             interpreters: Mutex::default(),
@@ -116,6 +120,14 @@ impl Contents {
     /// What making it gives, such as `ENOMEM`; a line in the log then names the file. A content that was changed ends this process: an error, which the
     /// program might take for a file that it can do without, would let the host choose what the program does.
     pub fn get(&self, tree: &Tree, node: Node, form: Form) -> Result<Arc<MemoryFile>, Errno> {
+        let file = self.get_any(tree, node, form)?;
+        if let (Node::Writable(inode), Form::Program(_)) = (node, form) {
+            self.executed.note(inode, &file);
+        }
+        Ok(file)
+    }
+
+    fn get_any(&self, tree: &Tree, node: Node, form: Form) -> Result<Arc<MemoryFile>, Errno> {
         let key = (tree.metadata(node).inode, form);
         if let Node::Writable(inode) = node {
             if tree.writable.pristine(inode).is_none() {
@@ -175,13 +187,24 @@ impl Contents {
         file
     }
 
-    /// What a writable file holds now, to be executed: made anew each time, since it may change. The last one is kept, because it tells what a process runs.
+    /// What a writable file holds now, to be executed: made anew each time, since it may change, but while it is executed. The last one is kept, because it tells
+    /// what a process runs.
     fn snapshot(&self, tree: &Tree, node: Node, form: Form) -> Result<Arc<MemoryFile>, Errno> {
+        let key = (tree.metadata(node).inode, form);
+        if form != Form::Data {
+            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            let slot = slots.get(&key).cloned();
+            drop(slots);
+            let kept =
+                slot.and_then(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner).clone());
+            if let Some(kept) = kept.filter(|kept| !is_sole_holder(kept.descriptor().as_fd())) {
+                return Ok(kept);
+            }
+        }
         let file = self
             .make(tree, node, form)
             .map_err(|error| failed(tree, node, &error))?;
         let file = Arc::new(file);
-        let key = (tree.metadata(node).inode, form);
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = Arc::new(Mutex::new(Some(Arc::clone(&file))));
         self.used.fetch_add(self.cost(&file), Ordering::Relaxed);

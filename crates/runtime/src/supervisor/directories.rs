@@ -163,7 +163,11 @@ fn offsets_of_others() -> HashSet<u64> {
     offsets
 }
 
-fn open_anew(tree: &Tree, directory: Node) -> Result<OwnedFd, Errno> {
+/// Opens the directory of the kernel's that stands for one of ours.
+///
+/// # Errors
+/// As [`Directories::open`].
+pub fn open_anew(tree: &Tree, directory: Node) -> Result<OwnedFd, Errno> {
     match directory {
         Node::Entry(id) => open_on_disk(tree, id),
         Node::Writable(inode) => tree.writable.open_directory(inode),
@@ -218,6 +222,9 @@ pub fn list(call: &Call, is_old: bool) -> Reply {
         },
     };
     let position = call.task.descriptor_position(descriptor)?;
+    if position.flags.contains(OFlags::PATH) {
+        return Err(Errno::BADF);
+    }
     let file = call
         .shield
         .directories

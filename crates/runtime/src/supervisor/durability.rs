@@ -13,10 +13,11 @@ use crate::volumes::OpenVolume;
 
 use super::call::{Answer, Call, Reply};
 use super::init::end;
+use super::room::budget;
 use super::serve::Workers;
 use super::tree::Node;
 use super::writable::{Inode, VolumeSystem};
-use super::{budget, objects, unsupported, Shield, SupervisorError};
+use super::{objects, unsupported, Shield, SupervisorError};
 
 /// Mode of the top of a volume where the image has no directory.
 const TOP_MODE: u32 = 0o755;
@@ -115,9 +116,15 @@ pub fn of_descriptor<'a>(call: &Call<'a>, descriptor: i32) -> Option<(&'a Volume
     }
 }
 
+/// As [`of_descriptor`], for the first argument, unless it holds a place only, which the kernel refuses.
+fn opened<'a>(call: &Call<'a>) -> Option<(&'a VolumeSystem, Inode)> {
+    let found = of_descriptor(call, call.int(0))?;
+    (call.task.holds_place(call.int(0)) == Ok(false)).then_some(found)
+}
+
 /// Serves `fsync`, `fdatasync` and `sync_file_range`.
 pub fn sync_file(call: &Call) -> Reply {
-    match of_descriptor(call, call.int(0)) {
+    match opened(call) {
         Some((volume, inode)) => volume.sync(inode.number).map(|()| Answer::Value(0)),
         None => Ok(Answer::Pass),
     }
@@ -125,7 +132,7 @@ pub fn sync_file(call: &Call) -> Reply {
 
 /// Serves `syncfs`.
 pub fn sync_file_system(call: &Call) -> Reply {
-    match of_descriptor(call, call.int(0)) {
+    match opened(call) {
         Some((volume, _)) => volume.sync_all(false).map(|()| Answer::Value(0)),
         None => Ok(Answer::Pass),
     }

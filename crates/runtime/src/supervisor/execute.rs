@@ -8,6 +8,8 @@
 //! memory with the arguments on its stack; from within that, where nobody else's memory is at risk (a `vfork` child shares its parent's),
 //! the interpreter, with the arguments that the kernel would have made.
 
+use std::cell::RefCell;
+
 use rustix::fs::{stat, FileType};
 use rustix::io::Errno;
 use rustix::process::Rlimit;
@@ -17,6 +19,7 @@ use crate::kernel::trace::{Interrupted, Outcome, Traced};
 
 use super::call::{want, Call, Identity, Reply, Target};
 use super::contents::{Contents, Form};
+use super::executed::{self, Starting};
 use super::program::Interpreter;
 use super::redirect::{close, trace, Installed};
 use super::task::{join, Task};
@@ -138,7 +141,8 @@ pub fn execute(call: &Call, given: Arguments) -> Reply {
             given.flags & libc::AT_SYMLINK_NOFOLLOW == 0,
         )?
     };
-    permit(call, node)?;
+    // Until the program has started, nobody may write what it is made of.
+    let started = RefCell::new(Vec::from_iter(permit(call, node)?));
     // As the kernel names a program that was not given by a path that holds for itself.
     let name = match (by_descriptor, given.directory) {
         (true, descriptor) => format!("/dev/fd/{descriptor}").into_bytes(),
@@ -153,7 +157,7 @@ pub fn execute(call: &Call, given: Arguments) -> Reply {
         &name,
         |path| {
             let node = find(call, libc::AT_FDCWD, path, true)?;
-            permit(call, node)?;
+            started.borrow_mut().extend(permit(call, node)?);
             Ok(node)
         },
     )?;
@@ -203,13 +207,14 @@ fn refuse_host(call: &Call, path: &[u8]) -> Result<Node, Errno> {
     Err(Errno::ACCESS)
 }
 
-fn permit(call: &Call, node: Node) -> Result<(), Errno> {
+fn permit<'a>(call: &Call<'a>, node: Node) -> Result<Option<Starting<'a>>, Errno> {
     let metadata = call.shield.tree.metadata(node);
     if metadata.is(FileType::Symlink) {
         return Err(Errno::LOOP);
     }
     check_executable(&metadata)?;
-    call.permit(node, want::EXECUTE, Identity::FileSystem)
+    call.permit(node, want::EXECUTE, Identity::FileSystem)?;
+    executed::begin(call.shield, node)
 }
 
 /// Runs `work`; if the caller's limit of open files leaves no room for descriptors, once more with a higher one: natively, `exec` takes none.

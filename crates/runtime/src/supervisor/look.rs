@@ -10,6 +10,7 @@ use crate::kernel::thread::with_file_system_identity;
 use super::call::{Answer, Call, Identity, Reply, Target};
 use super::procfs;
 use super::record::{self, Layout};
+use super::room::memory;
 use super::tree::Node;
 
 /// Serves `stat`, `lstat`, `newfstatat`, `statx`: writes what `layout` says to `buffer`.
@@ -160,7 +161,8 @@ pub fn readlink(call: &Call, directory: i32, path: usize, buffer: usize, size: u
     }
 }
 
-/// Serves `statfs`: what is protected is on the file system of the root, read-only; what is ephemeral is in memory.
+/// Serves `statfs`: what is protected is on the file system of the root, read-only; what is ephemeral is in memory, and what
+/// is on a volume is on the volume's disk.
 pub fn file_system(call: &Call, path: usize, buffer: usize) -> Reply {
     let path = call.path(path)?;
     match call.locate(libc::AT_FDCWD, &path, true)? {
@@ -186,14 +188,20 @@ pub fn file_system_of(call: &Call, descriptor: i32, buffer: usize) -> Reply {
 fn write_file_system(call: &Call, node: Node, buffer: usize) -> Reply {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     let mut status = statfs("/")?;
-    if let Node::Writable(_) = node {
-        let memory = process::memory();
+    if let Node::Writable(inode) = node {
+        match call.shield.tree.writable.volume(inode) {
+            // The disk has the room.
+            Some(volume) => status = statfs(volume.prefix())?,
+            None => {
+                let (room, page) = (memory(), process::memory().page);
+                status.f_bsize = page as i64;
+                status.f_frsize = page as i64;
+                status.f_blocks = room.total / page;
+                status.f_bfree = room.free / page;
+                status.f_bavail = status.f_bfree;
+            }
+        }
         status.f_type = TMPFS_MAGIC;
-        status.f_bsize = memory.page as i64;
-        status.f_frsize = memory.page as i64;
-        status.f_blocks = memory.total / memory.page;
-        status.f_bfree = memory.free / memory.page;
-        status.f_bavail = status.f_bfree;
         status.f_flags &= !(libc::ST_RDONLY as libc::c_long);
     } else {
         status.f_flags |= libc::ST_RDONLY as libc::c_long;

@@ -10,14 +10,17 @@
 mod attributes;
 mod call;
 mod contents;
+mod crew;
 pub mod debugging;
 mod directories;
 mod durability;
 mod embedded;
 mod execute;
+mod executed;
 pub mod health;
 mod init;
 mod look;
+mod memories;
 mod memory_file;
 mod names;
 mod objects;
@@ -30,6 +33,7 @@ mod program;
 mod record;
 mod redirect;
 mod rights;
+mod room;
 mod serve;
 mod signals;
 mod sockets;
@@ -41,7 +45,7 @@ mod visitors;
 mod watches;
 mod writable;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -60,10 +64,11 @@ use crate::kernel::signal::SignalMask;
 
 use contents::Contents;
 use embedded::EmbeddedPacks;
+use memories::Memories;
 use objects::Objects;
 use packs::Packs;
 use prepare::{Prepared, Surroundings, Workshop};
-use task::Memories;
+use room::budget;
 use tree::{Name, Node, Tree};
 use writable::Inode;
 
@@ -100,7 +105,11 @@ impl Shield {
         }
         match self.contents.node_of(inode) {
             Some((node, _)) => Some(node),
-            None => self.tree.writable.of_memory(inode).map(Node::Writable),
+            None => {
+                let writable = &self.tree.writable;
+                let found = writable.of_memory(inode).map(Node::Writable);
+                found.or_else(|| writable.objects.of(device, inode))
+            }
         }
     }
 
@@ -367,18 +376,6 @@ fn null_device() -> io::Result<OwnedFd> {
 
 fn is_file_system(path: &str, magic: i64) -> bool {
     statfs(path).is_ok_and(|status| status.f_type == magic)
-}
-
-/// Bytes of verified contents that may be kept beyond what is open: a quarter of the memory that the container may use.
-fn budget() -> u64 {
-    let limits = [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ];
-    let limit = limits
-        .iter()
-        .find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
-    limit.unwrap_or(u64::MAX).min(process::memory().total) / 4
 }
 
 #[cfg(test)]

@@ -140,6 +140,7 @@ pub fn remove(call: &Call, at: At, is_directory: bool) -> Reply {
     let watches = &call.shield.watches;
     watches.losing(inode, is_directory, is_last);
     writable.removed(inode);
+    watches.given_up(inode);
     watches.removed(&spot, is_directory);
     Ok(Answer::Value(0))
 }
@@ -266,6 +267,7 @@ fn rename_within(
     }
     if let Some(victim) = replaced {
         writable.removed(victim);
+        watches.given_up(victim);
     }
     Ok(Answer::Value(0))
 }

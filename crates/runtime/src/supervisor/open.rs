@@ -7,7 +7,9 @@ use crate::kernel::thread::with_file_system_identity;
 
 use super::call::{want, Answer, Call, Identity, Reply, Target};
 use super::contents::Form;
+use super::directories::open_anew;
 use super::pipe;
+use super::redirect;
 use super::synchronous;
 use super::tree::{last, Node};
 use super::writable::{Inode, Kind, New, Spot};
@@ -105,6 +107,10 @@ pub fn open_how(call: &Call) -> Reply {
     if mode != 0 && !flags.intersects(OFlags::CREATE | UNNAMED) {
         return Err(Errno::INVAL);
     }
+    let beside = flags - (OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC);
+    if flags.contains(OFlags::PATH) && !beside.is_empty() {
+        return Err(Errno::INVAL);
+    }
     // Restrictions on how a path is walked: callers fall back to walking by themselves.
     if resolve != 0 {
         return Err(Errno::NOSYS);
@@ -161,20 +167,16 @@ fn open_node(call: &Call, node: Node, wanted: Wanted) -> Reply {
     let metadata = call.shield.tree.metadata(node);
     let kind = FileType::from_raw_mode(metadata.mode);
     check_type(kind, wanted)?;
+    if wanted.only_names() {
+        return hold(call, node, wanted);
+    }
     match kind {
-        FileType::Symlink => return hold(call, node, wanted),
         FileType::Directory if wanted.is_unnamed() => return Err(Errno::ROFS),
         FileType::Directory | FileType::RegularFile => {}
         // Device nodes and pipes of an image mean the host's devices.
         _ => return Err(Errno::ACCESS),
     }
-    // The kernel injects no `O_PATH` descriptors: who asks for one gets one for reading, and must be allowed to read.
-    let access = if wanted.only_names() {
-        want::READ
-    } else {
-        wanted.access()
-    };
-    call.permit(node, access, Identity::FileSystem)?;
+    call.permit(node, wanted.access(), Identity::FileSystem)?;
     let close_on_exec = wanted.flags.contains(OFlags::CLOEXEC);
     if kind == FileType::Directory {
         let kept = call.shield.directories.open(&call.shield.tree, node)?;
@@ -189,12 +191,16 @@ fn open_node(call: &Call, node: Node, wanted: Wanted) -> Reply {
     call.give(file.reopen(OFlags::RDONLY | kept)?, close_on_exec)
 }
 
-/// Gives the caller something that stands for a link, a pipe or a socket itself: the kernel injects no `O_PATH` descriptors.
+/// Gives the caller a descriptor that holds a place and nothing else: `O_PATH`.
 fn hold(call: &Call, node: Node, wanted: Wanted) -> Reply {
-    let shield = call.shield;
-    let file = shield.contents.get(&shield.tree, node, Form::Data)?;
+    let tree = &call.shield.tree;
     let close_on_exec = wanted.flags.contains(OFlags::CLOEXEC);
-    call.give(file.reopen(OFlags::RDONLY)?, close_on_exec)
+    if tree.metadata(node).is(FileType::Directory) {
+        let directory = open_anew(tree, node)?;
+        return redirect::give_place(call, &directory, close_on_exec);
+    }
+    let held = tree.writable.hold(node, &tree.path(node))?;
+    redirect::give_place(call, held.descriptor(), close_on_exec)
 }
 
 fn open_writable(call: &Call, inode: Inode, spot: Option<Spot>, wanted: Wanted) -> Reply {
@@ -206,15 +212,13 @@ fn open_writable(call: &Call, inode: Inode, spot: Option<Spot>, wanted: Wanted) 
         return Err(Errno::NOTDIR);
     }
     check_type(kind, wanted)?;
+    if wanted.only_names() {
+        return hold(call, node, wanted);
+    }
     if wanted.is_unnamed() && kind == FileType::Directory {
         return create_unnamed(call, inode, wanted);
     }
-    let access = if wanted.only_names() {
-        0
-    } else {
-        wanted.access()
-    };
-    call.permit(node, access, Identity::FileSystem)?;
+    call.permit(node, wanted.access(), Identity::FileSystem)?;
     let close_on_exec = wanted.flags.contains(OFlags::CLOEXEC);
     match kind {
         FileType::Directory => {
@@ -227,29 +231,23 @@ fn open_writable(call: &Call, inode: Inode, spot: Option<Spot>, wanted: Wanted) 
             }
             give_content(call, inode, spot.as_ref(), wanted)
         }
-        FileType::Fifo if !wanted.only_names() => pipe::open(call, inode, wanted.flags),
-        FileType::Socket if !wanted.only_names() => Err(Errno::NXIO),
-        _ => hold(call, node, wanted),
+        FileType::Fifo => pipe::open(call, inode, wanted.flags),
+        _ => Err(Errno::NXIO),
     }
 }
 
 /// Gives the caller a new open file of a content.
 fn give_content(call: &Call, inode: Inode, spot: Option<&Spot>, wanted: Wanted) -> Reply {
+    let writes = wanted.access() & want::WRITE != 0;
+    let executed = &call.shield.contents.executed;
     let content = call.shield.content(inode)?;
+    let _not_executed = writes.then(|| executed.write(inode)).transpose()?;
     call.shield.watches.opening(inode, spot, &content);
-    if !wanted.only_names() && wanted.access() & want::WRITE != 0 {
+    if writes {
         let system = call.shield.tree.writable.system(inode);
         system.spoil(inode.number);
     }
-    let flags = if wanted.only_names() {
-        OFlags::RDONLY
-    } else {
-        wanted.flags & KEPT
-    };
-    let mut flags = flags;
-    if !wanted.only_names() {
-        flags |= wanted.flags & OFlags::TRUNC;
-    }
+    let mut flags = wanted.flags & (KEPT | OFlags::TRUNC);
     if call.shield.tree.writable.volume(inode).is_some() {
         // There is no disk beneath that could be written directly; older kernels refuse it.
         flags.remove(OFlags::DIRECT);
@@ -326,6 +324,9 @@ pub fn new_in(call: &Call, directory: Inode, kind: Kind, mode: u32) -> Result<Ne
 
 /// Opens a path of the host for the caller: the kernel would not find it by the caller's own arguments, which pass a link of the index.
 fn open_host(call: &Call, path: &[u8], wanted: Wanted) -> Reply {
+    if wanted.only_names() {
+        return redirect::open_place(call, path, wanted.flags);
+    }
     let credentials = call.credentials()?;
     let mode = Mode::from_raw_mode(wanted.mode & 0o7777 & !credentials.umask);
     let flags = wanted.flags | OFlags::CLOEXEC | OFlags::NOCTTY;

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::call::{Base, Call};
 use super::task::{join, Task};
-use super::tree::Node;
+use super::tree::{Node, Place};
 
 /// What a path in the host's part is, as far as `/proc` is concerned.
 #[derive(Debug, PartialEq, Eq)]
@@ -137,6 +137,8 @@ fn descriptor(
     match FileType::from_raw_mode(status.st_mode) {
         FileType::Directory => match call.base_of(task, &format!("fd/{number}"))? {
             Some(Base::Inode(inode)) if rest.is_empty() => Ok(Proc::Node(Node::Writable(inode))),
+            // The link is the directory, so the kernel does not walk.
+            Some(Base::Path(path)) if rest.is_empty() && is_host(call, &path) => Ok(Proc::Native),
             _ => Ok(Proc::Redirect(beneath(
                 &call.path_of_link(task, &format!("fd/{number}"))?,
                 rest,
@@ -152,10 +154,16 @@ fn descriptor(
                 .writable
                 .objects
                 .of(status.st_dev, status.st_ino);
-            Ok(found.map_or(Proc::Native, |inode| Proc::Node(Node::Writable(inode))))
+            Ok(found.map_or(Proc::Native, Proc::Node))
         }
         _ => Ok(Proc::Native),
     }
+}
+
+/// Whether a directory that the kernel has open by this path is the host's.
+fn is_host(call: &Call, path: &[u8]) -> bool {
+    let place = call.shield.tree.resolve(path, false);
+    matches!(place, Ok(Place::Host(host)) if host == path)
 }
 
 /// The node behind one of the kernel's links, if it leads to a memory file of ours.

@@ -3,6 +3,7 @@
 //! A trapped call can be answered, refused or passed, but not changed. Where that is not enough the caller is traced for the length of the call: it stops
 //! behind it, and executes another one before it notices.
 
+use std::os::fd::OwnedFd;
 use std::sync::PoisonError;
 
 use rustix::fs::{open, FileType, Mode, OFlags};
@@ -81,7 +82,7 @@ fn attach(call: &Call) -> Result<Interrupted, Errno> {
     };
     result.map_err(|error| {
         error!(
-            "thread {} can't be traced, which executing programs, following links of the index in chdir and changing users take: {error}; the container's seccomp profile, Yama or another tracer \
+            "thread {} can't be traced, which executing programs, O_PATH, following links of the index in chdir and changing users take: {error}; the container's seccomp profile, Yama or another tracer \
              forbids it",
             call.task.0
         );
@@ -98,6 +99,82 @@ pub fn close(traced: &mut Traced, installed: Installed) -> Result<(), Errno> {
         traced.call(libc::SYS_close, [number as u64, 0, 0, 0, 0, 0])?;
     }
     Ok(())
+}
+
+/// Makes the caller open a path by itself, to hold it (`O_PATH`): the kernel injects no such descriptors.
+///
+/// # Errors
+/// `ENAMETOOLONG` for a path that would not fit beneath every stack.
+pub fn open_place(call: &Call, path: &[u8], flags: OFlags) -> Reply {
+    // Some programs have stacks of a few KiB.
+    const LIMIT: usize = 512;
+    if path.len() > LIMIT {
+        return Err(Errno::NAMETOOLONG);
+    }
+    trace(
+        call,
+        |mut traced, _| {
+            let outcome = open_by(call, &mut traced, path, flags)?;
+            traced.finish(outcome);
+            Ok(())
+        },
+        |_| Ok(()),
+    )
+}
+
+/// Gives the caller a descriptor that holds the place of an open file (`O_PATH`).
+pub fn give_place(call: &Call, file: &OwnedFd, close_on_exec: bool) -> Reply {
+    trace(
+        call,
+        |mut traced, installed| {
+            let number = installed.program.ok_or(Errno::IO)?;
+            // The link is the open file itself, so this is the same file without what it was open for.
+            let path = format!("/proc/thread-self/fd/{number}");
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let mut outcome = open_by(call, &mut traced, path.as_bytes(), flags)?;
+            if outcome < 0 {
+                close(&mut traced, installed)?;
+            } else {
+                // It gets the number that it would have had.
+                let flags = if close_on_exec { libc::O_CLOEXEC } else { 0 };
+                let arguments = [outcome as u64, number as u64, flags as u64, 0, 0, 0];
+                let opened = outcome as u64;
+                outcome = value(traced.call(libc::SYS_dup3, arguments)?)?;
+                traced.call(libc::SYS_close, [opened, 0, 0, 0, 0, 0])?;
+            }
+            traced.finish(outcome);
+            Ok(())
+        },
+        |installed| {
+            let listener = &call.shield.listener;
+            installed.program = Some(listener.install(call.notification.id, file, true)?);
+            Ok(())
+        },
+    )
+}
+
+/// Makes the caller call `openat`.
+fn open_by(call: &Call, traced: &mut Traced, path: &[u8], flags: OFlags) -> Result<i64, Errno> {
+    let place = traced.scratch(path.len() + 1);
+    call.write(place, &[path, b"\0"].concat())?;
+    let directory = libc::AT_FDCWD as u64;
+    let arguments = [
+        directory,
+        place,
+        flags.bits().into(),
+        0,
+        0,
+        call.shield.cookie,
+    ];
+    value(traced.call(libc::SYS_openat, arguments)?)
+}
+
+/// What a call returned that replaces no program.
+pub fn value(outcome: Outcome) -> Result<i64, Errno> {
+    match outcome {
+        Outcome::Returned(value) => Ok(value),
+        Outcome::Executed => Err(Errno::IO),
+    }
 }
 
 /// Serves `chdir`.
@@ -135,10 +212,7 @@ pub fn change_directory(call: &Call) -> Reply {
             let arguments = [number, 0, 0, 0, 0, call.shield.cookie];
             let outcome = traced.call(libc::SYS_fchdir, arguments)?;
             close(&mut traced, installed)?;
-            let Outcome::Returned(value) = outcome else {
-                return Err(Errno::IO);
-            };
-            traced.finish(value);
+            traced.finish(value(outcome)?);
             Ok(())
         },
         |installed| {

@@ -14,6 +14,7 @@ use crate::kernel::notify::Notification;
 
 use super::attributes::{self, Clock, Subject};
 use super::call::{Answer, Call, Reply};
+use super::crew::Crew;
 use super::execute::{self, Arguments, Plan};
 use super::init::end;
 use super::record::Layout;
@@ -24,7 +25,7 @@ use super::{
 
 /// Workers at the start: one may decrypt a big file while another one serves.
 const WORKERS_AT_FIRST: usize = 2;
-/// When all are busy one more is started, up to this many: each traced `exec` occupies one.
+/// When all are busy and none rests one more is started, up to this many: each traced `exec` occupies one.
 const WORKERS_LIMIT: usize = 64;
 /// Exit code of a runtime that has a defect.
 const DEFECT: i32 = Code::Bug as i32;
@@ -35,7 +36,7 @@ pub struct Workers {
     /// The first program, until its first call has been served.
     first: OnceLock<(Plan, Vec<u8>)>,
     first_served: AtomicBool,
-    idle: AtomicUsize,
+    crew: Crew,
     total: AtomicUsize,
 }
 
@@ -52,7 +53,7 @@ impl Workers {
             shield,
             first: OnceLock::from(first),
             first_served: AtomicBool::new(false),
-            idle: AtomicUsize::new(0),
+            crew: Crew::default(),
             total: AtomicUsize::new(0),
         });
         for _ in 0..WORKERS_AT_FIRST {
@@ -84,13 +85,13 @@ impl Workers {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        self.idle.fetch_add(1, Ordering::Relaxed);
+        self.crew.join();
         let workers = Arc::clone(self);
         let started = thread::Builder::new()
             .name("serve".to_owned())
             .spawn(move || workers.run());
         if let Err(error) = started {
-            self.idle.fetch_sub(1, Ordering::Relaxed);
+            self.crew.quit();
             if self.total.fetch_sub(1, Ordering::Relaxed) == 1 {
                 fatal!("no worker thread can be started: {error}");
                 end(DEFECT);
@@ -102,11 +103,11 @@ impl Workers {
         loop {
             match self.shield.listener.receive() {
                 Ok(notification) => {
-                    if self.idle.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    if self.crew.is_short_without_me() {
                         self.add();
                     }
                     self.serve(notification);
-                    self.idle.fetch_add(1, Ordering::Relaxed);
+                    self.crew.come_back();
                 }
                 // Nobody is left to serve; the process ends when its children have been reaped.
                 Err(Errno::PIPE) => return,
@@ -121,7 +122,7 @@ impl Workers {
     fn serve(&self, notification: Notification) {
         let call = Call::new(&self.shield, notification);
         let is_first = notification.thread == self.shield.child
-            && !is_traced(notification.number)
+            && !is_traced(&notification)
             && !self.first_served.swap(true, Ordering::Relaxed);
         if is_first {
             if let Some((plan, path)) = self.first.get() {
@@ -134,7 +135,17 @@ impl Workers {
 }
 
 /// Whether serving a call may trace its caller.
-fn is_traced(number: i64) -> bool {
+fn is_traced(notification: &Notification) -> bool {
+    let number = notification.number;
+    let holds = |flags: usize| {
+        let flags = notification.arguments[flags] as u32;
+        OFlags::from_bits_retain(flags).contains(OFlags::PATH)
+    };
+    match number {
+        libc::SYS_open => return holds(1),
+        libc::SYS_openat => return holds(2),
+        _ => {}
+    }
     matches!(
         number,
         libc::SYS_execve
@@ -147,6 +158,7 @@ fn is_traced(number: i64) -> bool {
             | libc::SYS_sendto
             | libc::SYS_getsockname
             | libc::SYS_getpeername
+            | libc::SYS_openat2
     ) || filter::IDENTITY.contains(&number)
 }
 

@@ -3,18 +3,18 @@
 //! The kernel finds such a socket by its path alone. One in a writable region is bound at an opaque address; the caller is traced while it makes its call
 //! with that address. What it sees is its own name.
 
-use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
 use rustix::fs::{unlinkat, AtFlags, FileType, CWD};
 use rustix::io::Errno;
 
-use crate::kernel::trace::{Outcome, Traced};
+use crate::kernel::trace::Traced;
 
 use super::call::{want, Answer, Call, Identity, Reply, Target};
 use super::open::new_in;
-use super::redirect::trace;
+use super::redirect::{trace, value};
+use super::task::Task;
 use super::tree::Node;
 use super::writable::{Inode, Kind, Last, Spot};
 
@@ -63,13 +63,6 @@ fn encode(path: &[u8]) -> Result<Vec<u8>, Errno> {
 /// Traces the caller, and lets `work` do what it asked for.
 fn traced(call: &Call, work: impl FnOnce(Traced) -> Result<(), Errno>) -> Reply {
     trace(call, |traced, _| work(traced), |_| Ok(()))
-}
-
-fn value(outcome: Outcome) -> Result<i64, Errno> {
-    match outcome {
-        Outcome::Returned(value) => Ok(value),
-        Outcome::Executed => Err(Errno::IO),
-    }
 }
 
 /// Serves `bind`.
@@ -144,14 +137,18 @@ fn with_address(
 
 /// The address of the socket that a path leads to; `None` if the kernel gets there by itself.
 fn peer(call: &Call, given: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
-    match call.locate(libc::AT_FDCWD, given, true)? {
+    let objects = &call.shield.tree.writable.objects;
+    let target = match objects.at_address(given) {
+        // The name that the kernel gave with a packet or a connection.
+        Some(inode) => Target::Node(Node::Writable(inode)),
+        None => call.locate(libc::AT_FDCWD, given, true)?,
+    };
+    match target {
         Target::Node(node) => {
             call.permit(node, want::WRITE, Identity::FileSystem)?;
             let metadata = call.shield.tree.metadata(node);
             let bound = match node {
-                Node::Writable(inode) if metadata.is(FileType::Socket) => {
-                    call.shield.tree.writable.objects.address(inode)
-                }
+                Node::Writable(inode) if metadata.is(FileType::Socket) => objects.address(inode),
                 _ => None,
             };
             encode(&bound.ok_or(Errno::CONNREFUSED)?).map(Some)
@@ -249,7 +246,7 @@ fn is_impatient(call: &Call) -> bool {
 /// Serves `getsockname` and `getpeername`: the kernel answers, and the address becomes the name that the program gave it.
 pub fn name(call: &Call) -> Reply {
     let objects = &call.shield.tree.writable.objects;
-    if !objects.has_sockets() || !is_local(call)? {
+    if !objects.has_sockets() || !is_local(call.task, call.int(0)) {
         return Ok(Answer::Pass);
     }
     let word = |address: u64| {
@@ -282,38 +279,39 @@ pub fn name(call: &Call) -> Reply {
     })
 }
 
-/// Whether the descriptor in the first argument is a socket of this machine, by the kernel's list of them.
-fn is_local(call: &Call) -> Result<bool, Errno> {
-    let status = call.task.descriptor_status(call.int(0));
-    let Ok(status) = status else {
-        return Ok(false);
+/// Whether a descriptor of a process is a socket of this machine: the kernel shows a socket's protocol as an attribute of it.
+fn is_local(task: Task, descriptor: i32) -> bool {
+    let Ok(status) = task.descriptor_status(descriptor) else {
+        return false;
     };
-    if FileType::from_raw_mode(status.st_mode) != FileType::Socket {
-        return Ok(false);
-    }
-    let list = fs::read(format!("/proc/{}/net/unix", call.task.0)).map_err(|_| Errno::SRCH)?;
-    Ok(is_listed(&list, status.st_ino))
-}
-
-/// Whether the text of `/proc/PID/net/unix` has a socket. The names in it can have any bytes.
-fn is_listed(list: &[u8], inode: u64) -> bool {
-    String::from_utf8_lossy(list)
-        .lines()
-        .filter_map(|line| line.split_ascii_whitespace().nth(6))
-        .any(|number| number.parse() == Ok(inode))
+    let is_socket = FileType::from_raw_mode(status.st_mode) == FileType::Socket;
+    // UNIX or, of streams, UNIX-STREAM. What does not say it may be one.
+    let protocol = || task.attribute_of_descriptor(descriptor, "system.sockprotoname");
+    is_socket && protocol().map_or(true, |name| name.starts_with(b"UNIX"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
     use super::*;
 
     #[test]
-    fn sockets_are_found_whatever_bytes_names_have() {
-        let list = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 4711 @name\xff\xfe\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 4712 /tmp/socket\n";
-        assert!(is_listed(list, 4711) && is_listed(list, 4712));
-        assert!(!is_listed(list, 471));
+    fn sockets_of_this_machine_are_told_from_others() {
+        let task = Task(std::process::id() as i32);
+        let [one, other] = UnixStream::pair().map(|(one, other)| [one, other]).unwrap();
+        let packets = UnixDatagram::unbound().unwrap();
+        let far = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let file = File::open("/dev/null").unwrap();
+        for local in [one.as_raw_fd(), other.as_raw_fd(), packets.as_raw_fd()] {
+            assert!(is_local(task, local));
+        }
+        for other in [far.as_raw_fd(), file.as_raw_fd(), 1_000_000] {
+            assert!(!is_local(task, other));
+        }
     }
 
     #[test]

@@ -1,25 +1,22 @@
-//! What the supervisor knows of a calling thread: its memory, its identity, its descriptors. All of it comes from `/proc`.
+//! What the supervisor knows of a calling thread: its identity, its descriptors. All of it comes from `/proc`.
 
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
-use rustix::fs::{openat, readlinkat, stat, Mode, OFlags, Stat, CWD};
-use rustix::io::Errno;
+use rustix::fs::{getxattr, openat, readlinkat, stat, Mode, OFlags, Stat, CWD};
+use rustix::io::{read, Errno};
 use rustix::process::{prlimit, Pid, Resource, Rlimit};
 
-use crate::kernel::mapping::Window;
 use crate::kernel::thread::with_file_system_identity;
 
-/// How long an open `/proc/TID/mem` is used. It stays bound to the memory that the thread had when it was opened; a new thread can't get
-/// the number of a dead one within this time, because numbers are given in turn and 32,768 at least must be given in between.
-const MEMORY_LIFETIME: Duration = Duration::from_millis(20);
-/// Longest path with its final NUL.
-const PATH_MAX: usize = 4096;
-const PAGE: u64 = 4096;
+/// Bytes that most texts of `/proc` fit into.
+const TEXT_SIZE: usize = 4096;
+
+thread_local! {
+    /// The user and group by which another user's process was last looked at.
+    static LAST_IDENTITY: Cell<Option<(u32, u32)>> = const { Cell::new(None) };
+}
 
 /// A calling thread, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,9 +28,42 @@ impl Task {
         format!("/proc/{}/{name}", self.0)
     }
 
+    /// One of its texts, in one piece: the kernel makes it anew for each reading.
+    fn text(self, name: &str) -> Result<String, Errno> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = openat(CWD, self.file(name), flags, Mode::empty())?;
+        let mut text = Vec::with_capacity(TEXT_SIZE);
+        loop {
+            text.reserve(TEXT_SIZE);
+            if read(&file, rustix::buffer::spare_capacity(&mut text))? == 0 {
+                // A thread's name, which is anything, stands in some of them.
+                return Ok(String::from_utf8_lossy(&text).into_owned());
+            }
+        }
+    }
+
+    /// Its memory, for reading and writing.
+    pub fn memory(self) -> Result<File, Errno> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let memory = self.attempt(|| openat(CWD, self.file("mem"), flags, Mode::empty()))?;
+        Ok(File::from(memory))
+    }
+
     /// What stands behind a descriptor. The kernel follows the link to the open file itself, not its path.
     pub fn descriptor_status(self, descriptor: i32) -> Result<Stat, Errno> {
         self.status_of(&format!("fd/{descriptor}"))
+    }
+
+    /// An extended attribute of what stands behind a descriptor.
+    pub fn attribute_of_descriptor(self, descriptor: i32, name: &str) -> Result<Vec<u8>, Errno> {
+        const LIMIT: usize = 256;
+        let path = self.file(&format!("fd/{descriptor}"));
+        self.attempt(|| {
+            let mut value = vec![0; LIMIT];
+            let count = getxattr(&path, name, &mut value)?;
+            value.truncate(count);
+            Ok(value)
+        })
     }
 
     /// What stands behind one of the kernel's links, `exe` for instance.
@@ -49,10 +79,7 @@ impl Task {
 
     /// The file offset and the flags of an open file.
     pub fn descriptor_position(self, descriptor: i32) -> Result<Position, Errno> {
-        let text = self.attempt(|| {
-            fs::read_to_string(self.file(&format!("fdinfo/{descriptor}")))
-                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-        })?;
+        let text = self.attempt(|| self.text(&format!("fdinfo/{descriptor}")))?;
         let field = |name: &str| {
             text.lines()
                 .find_map(|line| line.strip_prefix(name))
@@ -72,14 +99,17 @@ impl Task {
         })
     }
 
+    /// Whether a descriptor holds a place only (`O_PATH`): what is done to open files can't be done to it.
+    pub fn holds_place(self, descriptor: i32) -> Result<bool, Errno> {
+        let position = self.descriptor_position(descriptor)?;
+        Ok(position.flags.contains(OFlags::PATH))
+    }
+
     /// The limit of open files, after it was changed if one is given; returned is what it was before.
     pub fn descriptor_limit(self, change: Option<Rlimit>) -> Result<Rlimit, Errno> {
         let resource = Resource::Nofile;
         let Some(limit) = change else {
-            let text = self.attempt(|| {
-                fs::read_to_string(self.file("limits"))
-                    .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-            })?;
+            let text = self.attempt(|| self.text("limits"))?;
             return parse_descriptor_limit(&text).ok_or(Errno::IO);
         };
         self.attempt(|| prlimit(Pid::from_raw(self.0), resource, limit))
@@ -97,7 +127,7 @@ impl Task {
 
     /// How long a file may become by the process's writing: `RLIMIT_FSIZE`.
     pub fn file_size_limit(self) -> Result<u64, Errno> {
-        let text = fs::read_to_string(self.file("limits")).map_err(|_| Errno::SRCH)?;
+        let text = self.text("limits").map_err(|_| Errno::SRCH)?;
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix("Max file size"))
@@ -108,8 +138,17 @@ impl Task {
 
     /// Whether a signal waits that the thread must see to. One that is for the whole process may be another thread's; then this says no.
     pub fn has_signal(self) -> Result<bool, Errno> {
-        let text = fs::read_to_string(self.file("status")).map_err(|_| Errno::SRCH)?;
+        let text = self.text("status").map_err(|_| Errno::SRCH)?;
         has_signal(&text).ok_or(Errno::IO)
+    }
+
+    /// The inode numbers of the memory files that the process has mapped to write them for others.
+    pub fn shared_mappings(self) -> Result<Vec<u64>, Errno> {
+        let text = self.attempt(|| {
+            fs::read(self.file("maps"))
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
+        Ok(shared_mappings(&String::from_utf8_lossy(&text)))
     }
 
     /// Where the program headers stand in the thread's memory (`AT_PHDR`).
@@ -132,24 +171,29 @@ impl Task {
 
     /// Identity and group of the thread.
     pub fn credentials(self) -> Result<Credentials, Errno> {
-        let text = fs::read_to_string(self.file("status")).map_err(|_| Errno::SRCH)?;
+        let text = self.text("status").map_err(|_| Errno::SRCH)?;
         Credentials::parse(&text).ok_or(Errno::SRCH)
     }
 
     /// Runs `work`; if it is refused, once more with the file system identity of the thread: `/proc` lets a user look at the processes of
-    /// that user, and us only at those of ours.
+    /// that user, and us only at those of ours. The identity that was right the last time is tried before the thread's is looked up.
     fn attempt<T>(self, work: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
-        match work() {
-            Err(Errno::ACCESS | Errno::PERM) => {
-                let credentials = self.credentials()?;
-                with_file_system_identity(
-                    credentials.uid.effective,
-                    credentials.gid.effective,
-                    work,
-                )
+        const REFUSED: [Errno; 2] = [Errno::ACCESS, Errno::PERM];
+        let is_refused =
+            |result: &Result<T, Errno>| result.as_ref().is_err_and(|error| REFUSED.contains(error));
+        let mut result = work();
+        if is_refused(&result) {
+            if let Some((uid, gid)) = LAST_IDENTITY.get() {
+                result = with_file_system_identity(uid, gid, &work);
             }
-            result => result,
         }
+        if is_refused(&result) {
+            let credentials = self.credentials()?;
+            let (uid, gid) = (credentials.uid.effective, credentials.gid.effective);
+            LAST_IDENTITY.set(Some((uid, gid)));
+            result = with_file_system_identity(uid, gid, &work);
+        }
+        result
     }
 }
 
@@ -188,6 +232,18 @@ fn has_signal(text: &str) -> Option<bool> {
     let of_process = if is_alone { set("ShdPnd:")? } else { 0 };
     let pending = set("SigPnd:")? | of_process;
     Some(pending & !set("SigBlk:")? & !set("SigIgn:")? != 0)
+}
+
+/// Of the lines `FROM-TO PERMISSIONS OFFSET DEVICE INODE PATH` of `/proc/PID/maps`, the inodes of memory files with the permissions `rw.s`.
+fn shared_mappings(text: &str) -> Vec<u64> {
+    let inode = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let permissions = fields.nth(1)?.as_bytes();
+        let inode = fields.nth(2)?.parse().ok()?;
+        let is_shared = permissions.get(1) == Some(&b'w') && permissions.get(3) == Some(&b's');
+        (is_shared && fields.next()?.starts_with("/memfd:")).then_some(inode)
+    };
+    text.lines().filter_map(inode).collect()
 }
 
 /// The line `Max open files  SOFT  HARD  files` of `/proc/PID/limits`.
@@ -264,158 +320,6 @@ impl Credentials {
     }
 }
 
-/// Open memories of threads.
-#[derive(Default)]
-pub struct Memories(Mutex<HashMap<i32, (Arc<File>, Instant)>>);
-
-/// How many memories are kept open; more are dropped together.
-const MEMORIES: usize = 256;
-
-impl Memories {
-    fn open(&self, task: Task) -> Result<Arc<File>, Errno> {
-        let file = task.attempt(|| {
-            openat(
-                CWD,
-                task.file("mem"),
-                OFlags::RDWR | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-        })?;
-        let file = Arc::new(File::from(file));
-        let now = Instant::now();
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Most of those that are too old are of threads that have ended.
-        open.retain(|_, (_, since)| now.duration_since(*since) < MEMORY_LIFETIME);
-        if open.len() >= MEMORIES {
-            open.clear();
-        }
-        open.insert(task.0, (Arc::clone(&file), now));
-        Ok(file)
-    }
-
-    fn get(&self, task: Task) -> Result<(Arc<File>, bool), Errno> {
-        let kept = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&task.0)
-            .cloned();
-        match kept {
-            Some((file, since)) if since.elapsed() < MEMORY_LIFETIME => Ok((file, false)),
-            _ => Ok((self.open(task)?, true)),
-        }
-    }
-
-    /// Forgets a thread's memory, because `exec` gives it another one.
-    pub fn forget(&self, task: Task) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&task.0);
-    }
-
-    /// Reads some bytes, at least one.
-    ///
-    /// # Errors
-    /// `EFAULT` if the address is not readable, `EACCES` if the memory is not open to us.
-    pub fn read(&self, task: Task, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
-        self.with(task, |memory| memory.read_at(buffer, address))
-    }
-
-    /// Writes all of `bytes`.
-    ///
-    /// # Errors
-    /// As [`Memories::read`].
-    pub fn write(&self, task: Task, address: u64, bytes: &[u8]) -> Result<(), Errno> {
-        let mut done = 0;
-        while done < bytes.len() {
-            done += self.with(task, |memory| {
-                memory.write_at(&bytes[done..], address + done as u64)
-            })?;
-        }
-        Ok(())
-    }
-
-    fn with(
-        &self,
-        task: Task,
-        mut work: impl FnMut(&File) -> std::io::Result<usize>,
-    ) -> Result<usize, Errno> {
-        let unreadable = |error: Errno| {
-            if error == Errno::SRCH {
-                error
-            } else {
-                Errno::ACCESS
-            }
-        };
-        let (memory, is_new) = self.get(task).map_err(unreadable)?;
-        let mut result = work(&memory);
-        // The memory behind an old file is gone after exec: nothing can be read from it.
-        if matches!(result, Ok(0)) && !is_new {
-            result = work(&*self.open(task).map_err(unreadable)?);
-        }
-        match result {
-            Ok(0) | Err(_) => Err(Errno::FAULT),
-            Ok(count) => Ok(count),
-        }
-    }
-
-    /// Copies up to `length` bytes, at least one, to an offset of a file that is mapped; returns how many.
-    ///
-    /// # Errors
-    /// As [`Memories::read`]; `EFAULT` too if the file ends before the offset.
-    pub fn copy(
-        &self,
-        task: Task,
-        address: u64,
-        window: &Window,
-        offset: usize,
-        length: usize,
-    ) -> Result<usize, Errno> {
-        self.with(task, |memory| {
-            Ok(window.copy_from(memory, address, offset, length)?)
-        })
-    }
-
-    /// Reads exactly the bytes asked for.
-    ///
-    /// # Errors
-    /// As [`Memories::read`].
-    pub fn read_exact(&self, task: Task, address: u64, buffer: &mut [u8]) -> Result<(), Errno> {
-        let mut done = 0;
-        while done < buffer.len() {
-            done += self.read(task, address + done as u64, &mut buffer[done..])?;
-        }
-        Ok(())
-    }
-
-    /// Reads a path up to its NUL.
-    ///
-    /// # Errors
-    /// `ENAMETOOLONG` if there is no NUL within 4096 bytes; as [`Memories::read`].
-    pub fn read_path(&self, task: Task, address: u64) -> Result<Vec<u8>, Errno> {
-        let mut path = Vec::with_capacity(256);
-        // Never across a page border before the NUL has been looked for: the next page may not exist.
-        let mut piece = 256;
-        while path.len() < PATH_MAX {
-            let from = address.checked_add(path.len() as u64).ok_or(Errno::FAULT)?;
-            let length = piece
-                .min((PAGE - from % PAGE) as usize)
-                .min(PATH_MAX - path.len());
-            let start = path.len();
-            path.resize(start + length, 0);
-            let count = self.read(task, from, &mut path[start..])?;
-            path.truncate(start + count);
-            if let Some(end) = path[start..].iter().position(|&byte| byte == 0) {
-                path.truncate(start + end);
-                return Ok(path);
-            }
-            piece = PAGE as usize;
-        }
-        Err(Errno::NAMETOOLONG)
-    }
-}
-
 /// Joins a directory's path and a relative one.
 pub fn join(directory: &[u8], relative: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(directory.len() + 1 + relative.len());
@@ -454,35 +358,26 @@ mod tests {
     }
 
     #[test]
-    fn our_own_memory_is_read() {
-        let memories = Memories::default();
-        let task = Task(std::process::id() as i32);
-        let text = c"/some/where";
-        assert_eq!(
-            memories.read_path(task, text.as_ptr() as u64).unwrap(),
-            text.to_bytes()
-        );
-        let long = vec![b'a'; 5000];
-        assert_eq!(
-            memories.read_path(task, long.as_ptr() as u64),
-            Err(Errno::NAMETOOLONG)
-        );
-        assert_eq!(memories.read_path(task, 1), Err(Errno::FAULT));
+    fn a_thread_may_have_any_name() {
+        let name = std::thread::spawn(|| {
+            let own = fs::read_link("/proc/thread-self").unwrap();
+            let number = own.file_name().unwrap().to_str().unwrap();
+            let task = Task(number.parse().unwrap());
+            fs::write(task.file("comm"), b"\xff\xfe").unwrap();
+            task.credentials().map(|credentials| credentials.process)
+        });
+        assert_eq!(name.join().unwrap(), Ok(std::process::id() as i32));
     }
 
     #[test]
-    fn memories_too_old_to_be_used_are_closed() {
-        let memories = Memories::default();
-        let open = |memories: &Memories| memories.0.lock().unwrap().len();
-        let process = Task(std::process::id() as i32);
-        for thread in process.numbers("task").unwrap() {
-            // One of another test may have ended.
-            let _ = memories.get(Task(thread));
-        }
-        assert!(open(&memories) > 1);
-        std::thread::sleep(2 * MEMORY_LIFETIME);
-        memories.get(process).unwrap();
-        assert_eq!(open(&memories), 1);
+    fn only_shared_mappings_of_memory_files_that_are_written_count() {
+        let maps =
+            "7f00-7f01 rw-s 00000000 00:01 17                         /memfd:/tmp/a b (deleted)\n\
+            7f01-7f02 r--s 00000000 00:01 18                         /memfd:/tmp/b (deleted)\n\
+            7f02-7f03 rw-p 00000000 00:01 19                         /memfd:/tmp/c (deleted)\n\
+            7f03-7f04 rw-s 00000000 08:01 20                         /tmp/d\n\
+            7f04-7f05 rw-p 00000000 00:00 0\n";
+        assert_eq!(shared_mappings(maps), [17]);
     }
 
     #[test]

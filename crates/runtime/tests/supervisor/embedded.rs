@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use super::run::Run;
 use super::world::{flip, Plan, World, EMBEDDED_AT};
-use super::writable::{assert_same, native_calls, random_calls, said};
+use super::writable::{assert_same, native_calls, native_calls_of, random_calls, said};
 
 /// An embedded world with some files.
 fn world() -> World {
@@ -38,6 +38,19 @@ fn every_call_comes_out_as_in_a_plain_directory() {
         let run = world.run(&["app/calls", &top, &other, &seed, &rounds]);
         assert_same(&native, &said(&run, top.as_ref()), &run.log());
     }
+}
+
+#[test]
+fn what_is_executed_is_not_written() {
+    let native = native_calls_of(&["executing"]);
+    let world = world();
+    let (top, other) = (world.path("app/sub/top"), world.path("host"));
+    let run = world.run(&["app/calls", &top, &other, "executing"]);
+    assert_same(&native, &said(&run, top.as_ref()), &run.log());
+    // Also what nobody has changed yet.
+    let text =
+        "(: >> /bin/sh) 2> new || echo busy; (: >> /bin/ls) && echo free; ls > new && echo runs";
+    assert_eq!(script(&world, text).stdout(), "busy\nfree\nruns\n");
 }
 
 #[test]

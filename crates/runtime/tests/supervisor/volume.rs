@@ -1,16 +1,19 @@
 //! Volumes: against a plain directory, call by call; what the next start finds; what the host sees.
 
 use std::path::Path;
+use std::process::Command;
 
 use super::run::Run;
 use super::world::{Plan, World};
-use super::writable::{assert_same, mentions, native_calls, random_calls, said};
+use super::writable::{assert_same, mentions, native_calls, native_calls_of, random_calls, said};
 
 /// A world with a volume at `vault`.
 fn vault() -> World {
     let mut plan = Plan::new();
     plan.volume("vault");
-    plan.with_libraries("/bin/mkdir".as_ref());
+    for program in ["mkdir", "stat"] {
+        plan.with_libraries(format!("/bin/{program}").as_ref());
+    }
     plan.build()
 }
 
@@ -37,6 +40,15 @@ fn every_call_in_a_volume_comes_out_as_in_a_plain_directory() {
 }
 
 #[test]
+fn what_is_executed_in_a_volume_is_not_written() {
+    let native = native_calls_of(&["executing"]);
+    let world = vault();
+    let (top, other) = (world.path("vault/top"), world.path("host"));
+    let served = run(&world, &["app/calls", &top, &other, "executing"]);
+    assert_same(&native, &said(&served, top.as_ref()), &served.log());
+}
+
+#[test]
 fn the_next_start_finds_everything() {
     let world = vault();
     script(
@@ -59,6 +71,19 @@ fn the_next_start_finds_everything() {
         );
     }
     assert_eq!(found, Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn a_volume_has_the_room_of_its_disk() {
+    let world = vault();
+    let room = ["-f", "-c", "%S %b"];
+    let native = Command::new("stat")
+        .args(room)
+        .arg(world.path("vault"))
+        .output()
+        .unwrap();
+    let served = script(&world, "stat -f -c '%S %b' .");
+    assert_eq!(served.stdout(), String::from_utf8(native.stdout).unwrap());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Writable regions: against a plain directory, call by call; what they begin with, and what is left of them.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
@@ -43,12 +44,17 @@ pub fn random_calls() -> [String; 2] {
 
 /// Runs the program of all calls natively in a new directory.
 pub fn native_calls() -> Vec<String> {
+    native_calls_of(&random_calls())
+}
+
+/// What [`native_calls`] does, with other arguments behind the directories.
+pub fn native_calls_of(arguments: &[impl AsRef<OsStr>]) -> Vec<String> {
     let program = compile("calls", "");
     let top = program.with_extension("top");
     let output = Command::new(&program)
         .arg(&top)
         .arg("/dev/shm")
-        .args(random_calls())
+        .args(arguments)
         .output()
         .unwrap();
     let lines = said(&Run::new(output), &top);
@@ -64,6 +70,15 @@ fn every_call_in_an_ephemeral_region_comes_out_as_in_a_plain_directory() {
     let (top, other) = (world.path("scratch/top"), world.path("host"));
     let [seed, rounds] = random_calls();
     let run = world.run(&["app/calls", &top, &other, &seed, &rounds]);
+    assert_same(&native, &said(&run, top.as_ref()), &run.log());
+}
+
+#[test]
+fn what_is_executed_in_an_ephemeral_region_is_not_written() {
+    let native = native_calls_of(&["executing"]);
+    let world = world();
+    let (top, other) = (world.path("scratch/top"), world.path("host"));
+    let run = world.run(&["app/calls", &top, &other, "executing"]);
     assert_same(&native, &said(&run, top.as_ref()), &run.log());
 }
 

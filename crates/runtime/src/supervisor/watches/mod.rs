@@ -129,6 +129,16 @@ impl Watches {
         }
     }
 
+    /// A file that lost its last name was given up, unless it is open: that it is gone is told now, not when the kernel says so.
+    ///
+    /// The thread that frees files may have a duplicate of the memory file just now, for which the kernel would wait.
+    pub fn given_up(&self, file: Inode) {
+        if let Some(mut state) = self.watched() {
+            state.given_up(file);
+            self.wait_for_room(&mut state);
+        }
+    }
+
     /// A name was taken away, and the file given up if that was its last one.
     pub fn removed(&self, spot: &Spot, is_directory: bool) {
         let Some(mut state) = self.watched() else {

@@ -109,6 +109,25 @@ impl State {
         }
     }
 
+    /// A file may have been given up: if so, it is gone, whoever of us still has a duplicate of its memory file.
+    pub fn given_up(&mut self, file: Inode) {
+        let is_given_up =
+            |content: &Content| content.is_removed && content.memory.strong_count() == 0;
+        let number = self.by_file.get(&file).copied();
+        if let Some(number) =
+            number.filter(|number| self.contents.get(number).is_some_and(is_given_up))
+        {
+            self.end(number, file);
+        }
+    }
+
+    /// The kernel tells no more of a content whose file is gone.
+    fn end(&mut self, number: i32, file: Inode) {
+        self.contents.remove(&number);
+        self.by_file.remove(&file);
+        self.gone(file);
+    }
+
     fn gone(&mut self, file: Inode) {
         self.tell(file, libc::IN_DELETE_SELF);
         let subject = Subject::Node(Node::Writable(file));
@@ -126,11 +145,11 @@ impl State {
         };
         let file = content.file;
         if mask & libc::IN_IGNORED != 0 {
-            let is_removed = content.is_removed;
-            self.contents.remove(&number);
-            self.by_file.remove(&file);
-            if is_removed {
-                self.gone(file);
+            if content.is_removed {
+                self.end(number, file);
+            } else {
+                self.contents.remove(&number);
+                self.by_file.remove(&file);
             }
             return;
         }
@@ -158,5 +177,60 @@ impl State {
             }
         }
         self.tell(file, mask);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{memfd_create, MemfdFlags};
+    use rustix::io::read;
+    use std::sync::Arc;
+
+    const FILE: Inode = Inode {
+        system: EPHEMERAL,
+        number: 7,
+    };
+    const CONTENT: i32 = 3;
+
+    /// The masks of what was told since the last time.
+    fn told(end: &OwnedFd) -> Vec<u32> {
+        let mut masks = Vec::new();
+        let mut record = [0; 512];
+        while read(end, &mut record).is_ok() {
+            masks.push(u32::from_ne_bytes(record[4..8].try_into().unwrap()));
+        }
+        masks
+    }
+
+    #[test]
+    fn that_a_file_is_gone_is_told_when_it_is_given_up_though_the_kernel_says_so_later() {
+        let (mut instance, end) = Instance::new(false).unwrap();
+        let subject = Subject::Node(Node::Writable(FILE));
+        instance.add(subject, libc::IN_ALL_EVENTS).unwrap();
+        let memory = Arc::new(memfd_create("content", MemfdFlags::CLOEXEC).unwrap());
+        let mut state = State::default();
+        state.instances.insert(1, instance);
+        state.by_file.insert(FILE, CONTENT);
+        let content = Content {
+            file: FILE,
+            places: Vec::new(),
+            memory: Arc::downgrade(&memory),
+            mask: libc::IN_ALL_EVENTS,
+            is_removed: false,
+            is_held: true,
+        };
+        state.contents.insert(CONTENT, content);
+
+        state.given_up(FILE);
+        state.lost(FILE);
+        state.given_up(FILE);
+        assert!(told(&end).is_empty(), "it has a name, then it is open");
+        drop(memory);
+        state.given_up(FILE);
+        assert_eq!(told(&end), [libc::IN_DELETE_SELF, libc::IN_IGNORED]);
+        state.happened(CONTENT, libc::IN_IGNORED);
+        state.given_up(FILE);
+        assert!(told(&end).is_empty(), "once is enough");
     }
 }

@@ -211,7 +211,6 @@ impl FileSystem for Ephemeral {
         state.unname(number, directory, name, true);
         // Only what never had a name may be linked without one.
         state.file_mut(number)?.linkable = false;
-        state.release(number);
         state.touch(directory);
         Ok(())
     }
@@ -265,9 +264,6 @@ impl FileSystem for Ephemeral {
                 }
                 state.unname(moved, from.0, from.1, true);
                 state.name(moved, to.0, Name::from(to.1));
-                if let Some(victim) = victim {
-                    state.release(victim);
-                }
             }
         }
         state.touch(from.0);
@@ -381,6 +377,12 @@ impl FileSystem for Ephemeral {
 
     fn of_memory(&self, memory: u64) -> Option<u64> {
         self.state().by_memory.get(&memory).copied()
+    }
+
+    fn keep(&self, number: u64) -> Result<(), Errno> {
+        let mut state = self.state();
+        state.orphans.retain(|orphan| *orphan != number);
+        state.file(number).map(drop)
     }
 
     fn forget(&self, number: u64) {

@@ -70,6 +70,7 @@ fn a_file_without_a_name_ends_when_it_is_closed() {
     let file = system.create(root, b"file", &new(Kind::File)).unwrap();
     let open = reopen(&memory(&system, file), OFlags::RDWR).unwrap();
     system.remove(root, b"file", false).unwrap();
+    system.forget(file);
     assert!(system.sweep(), "it is open");
     assert_eq!(system.metadata(file).unwrap().links, 0);
     drop(open);
@@ -79,14 +80,17 @@ fn a_file_without_a_name_ends_when_it_is_closed() {
 }
 
 #[test]
-fn a_file_that_is_not_open_ends_with_its_last_name() {
+fn a_file_that_has_lost_its_last_name_ends_when_it_is_forgotten() {
     let (system, root) = system(8);
     let file = system.create(root, b"one", &new(Kind::File)).unwrap();
     drop(memory(&system, file));
     system.link(file, root, b"two").unwrap();
     system.remove(root, b"one", false).unwrap();
     assert_eq!(system.metadata(file).unwrap().links, 1);
+    system.forget(file);
     system.remove(root, b"two", false).unwrap();
+    assert_eq!(system.metadata(file).unwrap().links, 0);
+    system.forget(file);
     assert_eq!(system.metadata(file), Err(Errno::NOENT));
     assert!(!system.has_garbage());
 }

@@ -146,7 +146,7 @@ pub trait FileSystem: Send + Sync {
     /// `EEXIST`; `EPERM` for directories; `ENOENT` if it lost its last name.
     fn link(&self, number: u64, directory: u64, name: &[u8]) -> Result<(), Errno>;
 
-    /// Takes a name away, of an empty directory if `is_directory`, else of anything else.
+    /// Takes a name away, of an empty directory if `is_directory`, else of anything else. If it was the last one, [`FileSystem::forget`] must follow sometime.
     ///
     /// # Errors
     /// `ENOENT`, `ENOTEMPTY`, `ENOTDIR`, `EISDIR`.
@@ -216,6 +216,12 @@ pub trait FileSystem: Send + Sync {
 
     /// The file that a memory file is the content of, by the memory file's inode number.
     fn of_memory(&self, memory: u64) -> Option<u64>;
+
+    /// Keeps an inode of which the program holds the place only: it must be there until it is forgotten, although it is not open.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is no such inode any more.
+    fn keep(&self, number: u64) -> Result<(), Errno>;
 
     /// Forgets an inode once it has neither a name nor, if it is a regular file, is open; whether others are open the caller must know.
     fn forget(&self, number: u64);

@@ -27,8 +27,9 @@ pub use state::{create, now};
 pub use volume::VolumeSystem;
 pub use walk::{Last, Walked};
 
+use super::memory_file::MemoryFile;
 use super::task::join;
-use super::tree::Metadata;
+use super::tree::{Metadata, Node};
 
 /// A file of a writable region: its file system and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,7 +81,8 @@ impl Writable {
     /// Makes the writable regions of an index, with what it lists in them. At most `memories` contents are kept as memory files while nobody has them open.
     pub fn new(index: &Arc<Index>, memories: usize, durable: Vec<Arc<VolumeSystem>>) -> Self {
         let image = Some(Arc::clone(index));
-        let ephemeral = ephemeral::Ephemeral::new(image, memories, crate::supervisor::budget());
+        let ephemeral =
+            ephemeral::Ephemeral::new(image, memories, crate::supervisor::room::budget());
         let mut roots = Vec::new();
         for region in index.regions() {
             if region.kind() == RegionKind::Ephemeral {
@@ -271,11 +273,12 @@ impl Writable {
             .system(inode)
             .locate(inode.number)
             .map_or(true, |located| located.is_removed);
-        if is_nameless && !self.objects.removed(inode) {
+        let is_kept = is_nameless && self.objects.removed(inode);
+        if is_nameless && !is_kept {
             self.system(inode).forget(inode.number);
         }
         if let Some(sweeper) = self.sweeper.get() {
-            if self.system(inode).has_garbage() {
+            if is_kept || self.system(inode).has_garbage() {
                 sweeper.unpark();
             }
         }
@@ -287,11 +290,34 @@ impl Writable {
     /// `EROFS` if the container has no place for directories; `EMFILE` and the like.
     pub fn open_directory(&self, inode: Inode) -> Result<OwnedFd, Errno> {
         let (file, unused) = self.objects.directory(inode)?;
-        for inode in unused {
-            // Forgets only what has no name.
-            self.system(inode).forget(inode.number);
+        self.forget(unused);
+        Ok(file)
+    }
+
+    /// What stands for a file, called `name`, that the program holds by its place only.
+    ///
+    /// # Errors
+    /// `EMFILE` and the like.
+    pub fn hold(&self, node: Node, name: &[u8]) -> Result<Arc<MemoryFile>, Errno> {
+        let mut is_lost = false;
+        if let Node::Writable(inode) = node {
+            let system = self.system(inode);
+            system.keep(inode.number)?;
+            is_lost = system.locate(inode.number)?.is_removed;
+        }
+        let (file, unused) = self.objects.hold(node, name, is_lost)?;
+        self.forget(unused);
+        if let Some(sweeper) = self.sweeper.get().filter(|_| is_lost) {
+            sweeper.unpark();
         }
         Ok(file)
+    }
+
+    /// Forgets those of these files that have no name.
+    fn forget(&self, unused: Vec<Inode>) {
+        for inode in unused {
+            self.system(inode).forget(inode.number);
+        }
     }
 
     /// Frees what has no name and is not open any more, for ever; `prepare` is called before each time, and `finish` with what it gave after it.
@@ -300,10 +326,12 @@ impl Writable {
         let _ = self.sweeper.set(std::thread::current());
         loop {
             let prepared = prepare();
+            let (unused, are_held) = self.objects.sweep_lost();
+            self.forget(unused);
             // All of them, whatever the first one says.
             let left = self.systems.iter().filter(|system| system.sweep()).count();
             finish(prepared);
-            if left > 0 {
+            if left > 0 || are_held {
                 std::thread::park_timeout(PAUSE);
             } else {
                 std::thread::park();

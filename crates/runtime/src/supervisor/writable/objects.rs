@@ -1,8 +1,10 @@
-//! What the kernel must have itself of a writable file: directories that are open or entered, pipes, sockets.
+//! What the kernel must have itself of a file: directories that are open or entered, pipes, sockets; and of any file of which the program holds the place only.
 //!
 //! The program holds an ephemeral directory by a real one, which is empty and has no name: it is made, opened and removed at once, so nothing of it remains
 //! on the disk or could be changed there. Its device and inode number tell which directory it stands for. Pipes are made alike. Only sockets keep a name as long as
 //! they are bound, because the kernel finds a socket by its path: an opaque one in a directory that can't be listed.
+//!
+//! For what is held with `O_PATH` there is an empty memory file, whatever its type: the kernel does not say which contents are held so.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,7 +20,9 @@ use rustix::io::Errno;
 
 use super::Inode;
 use crate::kernel::process;
+use crate::supervisor::memory_file::{self, MemoryFile};
 use crate::supervisor::task::{join, Task};
+use crate::supervisor::tree::Node;
 
 /// Where directories, pipes and sockets may be made, the best first: memory before disks.
 const PLACES: &[&str] = &["/dev/shm", "/run", "/tmp", "/var/tmp", "/"];
@@ -39,6 +43,43 @@ struct Placeholder {
     used: Instant,
 }
 
+/// What stands for a file that is held by its place only.
+struct Held {
+    file: Arc<MemoryFile>,
+    identity: Identity,
+    /// Whether the file has lost its last name: it goes when this goes.
+    is_lost: bool,
+}
+
+impl Held {
+    /// Whether it is just being handed out.
+    fn is_wanted(&self) -> bool {
+        Arc::strong_count(&self.file) > 1
+    }
+}
+
+/// When to look next whether somebody holds what has no name: each look goes through all processes, so they become rare.
+struct Looks {
+    next: Instant,
+    pause: Duration,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self {
+            next: Instant::now(),
+            pause: Duration::from_millis(200),
+        }
+    }
+}
+
+impl Looks {
+    fn put_off(&mut self) {
+        self.next = Instant::now() + self.pause;
+        self.pause = (2 * self.pause).min(Duration::from_secs(60));
+    }
+}
+
 /// A named pipe.
 pub struct Pipe {
     /// It, to be opened.
@@ -51,7 +92,9 @@ pub struct Pipe {
 struct State {
     directories: HashMap<Inode, Placeholder>,
     pipes: HashMap<Inode, (Arc<Pipe>, Instant)>,
-    by_identity: HashMap<Identity, Inode>,
+    held: HashMap<Node, Held>,
+    looks: Looks,
+    by_identity: HashMap<Identity, Node>,
     /// The addresses of bound sockets, and what stands there.
     sockets: HashMap<Inode, (Vec<u8>, Identity)>,
     /// What the program called the address of a socket, the latest last.
@@ -102,7 +145,7 @@ impl Objects {
             unused = state.sweep_if_many();
             let file = self.place()?.directory()?;
             let identity = identity(&file)?;
-            state.by_identity.insert(identity, inode);
+            state.by_identity.insert(identity, Node::Writable(inode));
             let used = Instant::now();
             state.directories.insert(inode, Placeholder { file, used });
         }
@@ -128,14 +171,42 @@ impl Objects {
             file,
             writers: AtomicU64::new(0),
         });
-        state.by_identity.insert(identity, inode);
+        state.by_identity.insert(identity, Node::Writable(inode));
         let entry = (Arc::clone(&pipe), Instant::now());
         state.pipes.insert(inode, entry);
         Ok(pipe)
     }
 
+    /// What stands for a file, called `name`, that the program holds by its place only. It counts as held while the caller has it. With it come files as with
+    /// [`Objects::directory`]. `is_lost` says whether the file has no name any more.
+    ///
+    /// # Errors
+    /// `EMFILE` and the like.
+    pub fn hold(
+        &self,
+        node: Node,
+        name: &[u8],
+        is_lost: bool,
+    ) -> Result<(Arc<MemoryFile>, Vec<Inode>), Errno> {
+        let mut state = self.state();
+        if let Some(held) = state.held.get(&node) {
+            return Ok((Arc::clone(&held.file), Vec::new()));
+        }
+        let unused = state.sweep_if_many();
+        let file = Arc::new(MemoryFile::seal(&memory_file::create(name)?, 0)?);
+        let identity = identity(file.descriptor())?;
+        state.by_identity.insert(identity, node);
+        let held = Held {
+            file: Arc::clone(&file),
+            identity,
+            is_lost,
+        };
+        state.held.insert(node, held);
+        Ok((file, unused))
+    }
+
     /// Which file an object of the kernel's stands for.
-    pub fn of(&self, device: u64, inode: u64) -> Option<Inode> {
+    pub fn of(&self, device: u64, inode: u64) -> Option<Node> {
         self.state().by_identity.get(&(device, inode)).copied()
     }
 
@@ -170,6 +241,14 @@ impl Objects {
         (identity_at(&address) == Ok(identity)).then_some(address)
     }
 
+    /// The socket that is bound at an address.
+    pub fn at_address(&self, address: &[u8]) -> Option<Inode> {
+        let state = self.state();
+        let mut sockets = state.sockets.iter();
+        let found = sockets.find(|(_, (bound, _))| bound == address);
+        found.map(|(inode, _)| *inode)
+    }
+
     /// What the program called an address.
     pub fn given(&self, address: &[u8]) -> Option<Vec<u8>> {
         let state = self.state();
@@ -189,7 +268,44 @@ impl Objects {
             let _ = unlinkat(CWD, address, AtFlags::empty());
         }
         // The program may still have a directory; we need not. Should it be opened once more, it gets another object.
-        state.directories.remove(&inode).is_some() || state.pipes.contains_key(&inode)
+        let is_open =
+            state.directories.remove(&inode).is_some() || state.pipes.contains_key(&inode);
+        let held = state.held.get_mut(&Node::Writable(inode));
+        let is_held = held.map(|held| held.is_lost = true).is_some();
+        if is_held {
+            state.looks = Looks::default();
+        }
+        is_open || is_held
+    }
+
+    /// Gives up what stands for files that have lost their names and that nobody holds any more: those files, and whether there are others still.
+    pub fn sweep_lost(&self) -> (Vec<Inode>, bool) {
+        let mut state = self.state();
+        if !state.held.values().any(|held| held.is_lost) {
+            return (Vec::new(), false);
+        }
+        if Instant::now() < state.looks.next {
+            return (Vec::new(), true);
+        }
+        let used = in_use();
+        let mut unused = Vec::new();
+        let State {
+            held, by_identity, ..
+        } = &mut *state;
+        held.retain(|node, held| {
+            let is_used = used
+                .as_ref()
+                .is_none_or(|used| used.contains(&held.identity));
+            let keeps = !held.is_lost || held.is_wanted() || is_used;
+            if let (false, Node::Writable(inode)) = (keeps, node) {
+                by_identity.remove(&held.identity);
+                unused.push(*inode);
+            }
+            keeps
+        });
+        let is_left = held.values().any(|held| held.is_lost);
+        state.looks.put_off();
+        (unused, is_left)
     }
 
     /// Removes what stands on the disk.
@@ -220,20 +336,33 @@ impl State {
         let is_recent = |since: Instant| now.duration_since(since) < GRACE;
         let mut kept = HashSet::new();
         let mut unused = HashSet::new();
-        let (directories, pipes) = (&self.directories, &self.pipes);
-        self.by_identity.retain(|identity, inode| {
-            let directory = directories.get(inode);
-            let pipe = pipes.get(inode);
-            let keeps = used.contains(identity)
-                || directory.is_some_and(|directory| is_recent(directory.used))
-                || pipe
-                    .is_some_and(|(pipe, since)| Arc::strong_count(pipe) > 1 || is_recent(*since));
-            if keeps { &mut kept } else { &mut unused }.insert(*inode);
+        let (directories, pipes, held) = (&self.directories, &self.pipes, &self.held);
+        self.by_identity.retain(|identity, node| {
+            let held = held.get(node).filter(|held| held.identity == *identity);
+            let is_wanted = match (held, &node) {
+                (Some(held), _) => held.is_wanted(),
+                (None, Node::Writable(inode)) => {
+                    let directory = directories.get(inode);
+                    let pipe = pipes.get(inode);
+                    directory.is_some_and(|directory| is_recent(directory.used))
+                        || pipe.is_some_and(|(pipe, since)| {
+                            Arc::strong_count(pipe) > 1 || is_recent(*since)
+                        })
+                }
+                (None, _) => false,
+            };
+            let keeps = used.contains(identity) || is_wanted;
+            if let Node::Writable(inode) = node {
+                if keeps { &mut kept } else { &mut unused }.insert(*inode);
+            }
             keeps
         });
         unused.retain(|inode| !kept.contains(inode));
         self.directories.retain(|inode, _| !unused.contains(inode));
         self.pipes.retain(|inode, _| !unused.contains(inode));
+        let by_identity = &self.by_identity;
+        self.held
+            .retain(|_, held| by_identity.contains_key(&held.identity));
         self.sweep_at = 2 * self.by_identity.len();
         unused.into_iter().collect()
     }

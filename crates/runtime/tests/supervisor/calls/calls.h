@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <poll.h>
 #include <signal.h>
@@ -64,6 +65,9 @@ void moving(void);
 void attributes(void);
 void sharing(void);
 void special(void);
+void holding(void);
+void executing(void);
+int waiting(void);
 void watching(void);
 void random_calls(unsigned seed, int rounds);
 

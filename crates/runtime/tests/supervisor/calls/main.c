@@ -1,6 +1,8 @@
 /* Makes every call about files in a directory and prints what came out: the same lines natively and in each writable region, or the region differs.
  *
- * calls DIRECTORY OTHER [SEED [ROUNDS]]: the directory must be empty or missing; OTHER is a directory of another file system. */
+ * calls DIRECTORY OTHER [SEED [ROUNDS]]: the directory must be empty or missing; OTHER is a directory of another file system.
+ * calls DIRECTORY OTHER executing: the calls that need that files there can be executed.
+ * calls wait: what is executed then. */
 #include "calls.h"
 
 char *top, *other;
@@ -65,6 +67,8 @@ int same(const char *one, const char *two)
 
 int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "wait") == 0)
+        return waiting();
     if (argc < 3)
         return 2;
     top = argv[1], other = argv[2];
@@ -73,6 +77,8 @@ int main(int argc, char **argv)
     mkdir(top, 0755);
     if (chdir(top))
         return perror(top), 1;
+    if (argc > 3 && strcmp(argv[3], "executing") == 0)
+        return executing(), 0;
     opening();
     naming();
     timing();
@@ -83,6 +89,7 @@ int main(int argc, char **argv)
     attributes();
     sharing();
     special();
+    holding();
     watching();
     random_calls(argc > 3 ? atoi(argv[3]) : 1, argc > 4 ? atoi(argv[4]) : 2000);
     return 0;

@@ -132,6 +132,32 @@ void special(void)
     T(bind(receiver, (void *)&where, length));
     V(sendto(sender, "packet", 6, 0, (void *)&where, length));
     V(read(receiver, text, sizeof text));
+
+    /* Answers, to the name that comes with a packet. */
+    struct sockaddr_un answers;
+    int answers_length = address(&answers, "answers");
+    T(bind(sender, (void *)&answers, answers_length));
+    if (lstat("answers", &s) == 0) {
+        struct iovec answer = {"answer", 6};
+        struct msghdr message = {.msg_name = &seen, .msg_iov = &answer, .msg_iovlen = 1};
+        V(sendto(sender, "question", 8, 0, (void *)&where, length));
+        size = sizeof seen;
+        V(recvfrom(receiver, text, sizeof text, 0, (void *)&seen, &size));
+        V(seen.sun_family == AF_UNIX && seen.sun_path[0] != 0);
+        message.msg_namelen = size;
+        V(sendto(receiver, "answer", 6, 0, (void *)&seen, size));
+        V(read(sender, text, sizeof text));
+        V(sendmsg(receiver, &message, 0));
+        V(read(sender, text, sizeof text));
+        T(connect(receiver, (void *)&seen, size));
+        V(write(receiver, "answer", 6));
+        V(read(sender, text, sizeof text));
+        size = sizeof seen;
+        T(getpeername(receiver, (void *)&seen, &size));
+        S(seen.sun_path);
+        T(unlink("answers"));
+        V(sendto(receiver, "answer", 6, 0, (void *)&answers, answers_length));
+    }
     close(receiver);
     V(sendto(sender, "packet", 6, 0, (void *)&where, length));
     T(mknod("node-socket", S_IFSOCK | 0600, 0));

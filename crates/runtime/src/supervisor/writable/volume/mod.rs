@@ -58,7 +58,7 @@ struct Held {
     by_memory: HashMap<u64, u64>,
     /// Regular files without a name that may be open.
     orphans: Vec<u64>,
-    /// What has no name but may be somebody's working directory, open or bound.
+    /// What may be somebody's working directory, open, bound or held by its place, and so outlives its name.
     nameless: HashMap<u64, OpenFile>,
     /// Files that were made without a name and may get one.
     linkable: HashMap<u64, bool>,

@@ -347,8 +347,18 @@ impl FileSystem for VolumeSystem {
         self.held().by_memory.get(&memory).copied()
     }
 
+    fn keep(&self, number: u64) -> Result<(), Errno> {
+        let handle = self.done(self.volume.open_file(number))?;
+        let mut held = self.held();
+        held.orphans.retain(|orphan| *orphan != number);
+        held.nameless.entry(number).or_insert(handle);
+        Ok(())
+    }
+
     fn forget(&self, number: u64) {
         if !self.is_removed(number) {
+            let handle = self.held().nameless.remove(&number);
+            drop(handle);
             return;
         }
         let nameless = {
