@@ -16,6 +16,7 @@ $(STAMP): requirements.lock $(NATIVE)
 	test -x .venv/bin/python || python3 -m venv .venv
 	pip install --quiet --require-hashes -r requirements.lock
 	pip install --quiet --no-deps --no-build-isolation -e .
+	python -m compileall -q src/sconify  # pip does, for what is not installed for editing
 	touch $@
 
 demo: setup

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
-
 from sconify.errors import ServiceError
 from sconify.image.layout import FetchForeign
 from sconify.image.model import Extent
@@ -33,7 +31,7 @@ def foreign_layers(scratch: Path, registry: RegistryAccess) -> FetchForeign | No
         for url in urls:
             try:
                 _download(url, destination, size)
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            except ValueError as error:
                 failures.append(f"{url}: {error}")
                 continue
             return Extent(destination, 0, size)
@@ -49,20 +47,24 @@ def _download(url: str, destination: Path, size: int) -> None:
     """Write exactly ``size`` bytes.
 
     Raises:
-        ValueError: The URL is none of HTTP, or there are more or fewer bytes.
-        httpx.HTTPError: It can't be had.
+        ValueError: The URL is none of HTTP, it can't be had, or there are more or fewer bytes.
         ServiceError: The disk is full.
     """
-    if httpx.URL(url).scheme not in ("http", "https"):
-        raise ValueError("only http and https are fetched")
+    import httpx  # noqa: PLC0415 - takes as long to load as the rest of the image's reading, and hardly any image needs it
+
     done = 0
-    with httpx.stream("GET", url, timeout=_TIMEOUT, follow_redirects=True) as answer:
-        answer.raise_for_status()
-        with writing(destination), destination.open("wb") as file:
-            for chunk in answer.iter_raw():
-                done += len(chunk)
-                if done > size:
-                    break
-                file.write(chunk)
+    try:
+        if httpx.URL(url).scheme not in ("http", "https"):
+            raise ValueError("only http and https are fetched")
+        with httpx.stream("GET", url, timeout=_TIMEOUT, follow_redirects=True) as answer:
+            answer.raise_for_status()
+            with writing(destination), destination.open("wb") as file:
+                for chunk in answer.iter_raw():
+                    done += len(chunk)
+                    if done > size:
+                        break
+                    file.write(chunk)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ValueError(str(error)) from error
     if done != size:
         raise ValueError(f"got {'more than ' if done > size else ''}{min(done, size)} bytes, expected {size}")
