@@ -181,6 +181,7 @@ def test_the_log_is_no_way_around(recorder: MakeRecorder, tmp_path: Path) -> Non
 
 def test_a_flipped_byte_is_refused_or_without_effect(victim: Victim) -> None:
     """Free bytes are not authenticated and mean nothing; all others are."""
+    assert (victim.new / stores.CONTENTS).stat().st_size > 0
     chance = random.Random(f"flips {FLIPS}")
     outcomes: dict[str, list[int]] = {}
     for _, place in zip(range(FLIPS), stores.sample(victim.new, chance), strict=False):

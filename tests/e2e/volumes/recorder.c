@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { WAYS = 7, LONGEST = 70000 };
+enum { WAYS = 7, SHORT = 3000, LONG = 70000, LONGEST = 600000 };
 
 static void die(const char *format, ...)
 {
@@ -35,10 +35,11 @@ static uint64_t mix(uint64_t x)
     return x ^ (x >> 31);
 }
 
-/* What record N is. */
+/* What record N is. The longest are most of them more than a volume puts into its database. */
 static size_t content(uint64_t number, unsigned char *buffer)
 {
-    size_t length = 8 + mix(number) % (number % 11 ? 3000 : LONGEST - 8);
+    size_t most = number % 37 == 0 ? LONGEST : number % 11 == 0 ? LONG : SHORT;
+    size_t length = 8 + mix(number) % (most - 8);
     for (size_t at = 0; at < length; at += 8) {
         uint64_t word = at ? mix(number * 131071 + at) : number;
         memcpy(buffer + at, &word, length - at < 8 ? length - at : 8);
