@@ -47,8 +47,14 @@ class Disk:
 
     def mount_again(self) -> None:
         """Unmount and mount it, as after the machine was started again."""
+        image = self.memory / "disk"
         _unmount(self.path)
-        _mount(self.memory / "disk", self.path)
+        # A container that is being made or removed may have a copy of the mount: what failed would be mounted again.
+        deadline = time.monotonic() + 30
+        while _device(image) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not _device(image), "the file system that was unmounted is still in use"
+        _mount(image, self.path)
 
     def forget(self) -> None:
         """Have the kernel drop what it has of the store in memory, what it could not write included."""
@@ -108,8 +114,12 @@ def disk(directory: Path, *, make: str = MAKE, mebibytes: int = 512) -> Iterator
 def _mount(image: Path, path: Path) -> None:
     """Mount a file, by requests of a page each: the loop device reports one that memory takes in part as written."""
     run("mount", "-o", "loop", str(image), str(path))
-    device = run("losetup", "--noheadings", "--output=NAME", "--associated", str(image)).stdout.strip()
-    Path("/sys/block", Path(device).name, "queue/max_sectors_kb").write_text("4\n")
+    Path("/sys/block", Path(_device(image)).name, "queue/max_sectors_kb").write_text("4\n")
+
+
+def _device(image: Path) -> str:
+    """Return the loop device of a file, or nothing."""
+    return run("losetup", "--noheadings", "--output=NAME", "--associated", str(image)).stdout.strip()
 
 
 def _unmount(path: Path) -> None:
