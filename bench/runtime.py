@@ -37,6 +37,9 @@ from tests.e2e.corpus.services import Recipe
 
 SIZES = {"4k": 4 << 10, "1m": 1 << 20, "100m": 100 << 20}
 CALLS = 2000
+READER = """#include <stdio.h>
+int main(void) { char text[16]; return fread(text, 1, sizeof text, fopen("/data/first", "r")) != sizeof text; }
+"""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ TARGETS = {
     "open": at_most(30),
     "100m warm-read": times_native(1.03),
     "100m cold-open, one core": COLD_OPEN,
+    "start to first file": more_than_native(100),
+    "start to first file, slowest": more_than_native(250),
     "start to first answer": more_than_native(100),
     "start to first answer, slowest": more_than_native(250),
     "import flask": times_native(1.5),
@@ -175,6 +180,31 @@ def measure_calls(runs: int, environment: dict[str, str]) -> None:
         row(f"{name}, one core", native[name], encrypted[name], "us")
 
 
+def reader_recipe(work: Path) -> Recipe:
+    """A static program that reads one protected file and ends."""
+    (work / "reader.c").write_text(READER)
+    program, first = work / "reader", work / "first"
+    quiet("cc", "-O2", "-static", "-o", str(program), str(work / "reader.c"))
+    first.write_bytes(os.urandom(16))
+    dockerfile = 'FROM scratch\nCOPY reader /reader\nCOPY first /data/first\nCMD ["/reader"]\n'
+    return Recipe("reader", dockerfile, ("--binary=/reader", "--dir=/data"), {"reader": program, "first": first})
+
+
+def measure_start(runs: int, environment: dict[str, str]) -> None:
+    """Print what it takes to attest, to get the policy, and to read the first file: a container's whole life."""
+    with tempfile.TemporaryDirectory() as work:
+        images = make(reader_recipe(Path(work)), environment)
+
+    def whole(image: str) -> float:
+        begin = time.monotonic()
+        quiet("docker", "run", "--rm", image)
+        return (time.monotonic() - begin) * 1000
+
+    native, encrypted = alternate(whole, images, 3 * runs).values()
+    row("start to first file", native, encrypted, "ms")
+    row("start to first file, slowest", native, [max(encrypted)], "ms")
+
+
 def throughput(
     name: str,
     images: tuple[str, str],
@@ -254,6 +284,7 @@ def main() -> None:
         environment = {**os.environ, "HOME": home}
         try:
             measure_calls(options.runs, environment)
+            measure_start(options.runs, environment)
             measure_flask(options.runs, options.seconds, environment)
             measure_services(options.runs, options.seconds, environment)
         finally:
