@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ROUNDS = 9 };
+enum { ROUNDS = 9, PASSES = 2 + 21 };
 
 static double now(void)
 {
@@ -22,6 +22,12 @@ static int compare(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+static double median(double *values, int count)
+{
+    qsort(values, count, sizeof *values, compare);
+    return values[count / 2];
 }
 
 static void open_one(const char *path)
@@ -50,15 +56,15 @@ static void report(const char *name, void (*call)(const char *), const char *pat
             call(path);
         rounds[round] = (now() - begin) / count;
     }
-    qsort(rounds, ROUNDS, sizeof *rounds, compare);
-    printf("%s %.0f\n", name, rounds[ROUNDS / 2]);
+    printf("%s %.0f\n", name, median(rounds, ROUNDS));
 }
 
-/* The first open of each file and one pass over it, then both again; bytes per nanosecond show in the caller. */
+/* The first open of each file and one pass over it, the second one, and the median of those after it. */
 static void files(const char *name, const char *path)
 {
     static char buffer[1 << 20];
-    for (int warm = 0; warm < 2; warm++) {
+    static double opens[PASSES], reads[PASSES];
+    for (int pass = 0; pass < PASSES; pass++) {
         double begin = now();
         int file = open(path, O_RDONLY);
         double opened = now();
@@ -66,8 +72,12 @@ static void files(const char *name, const char *path)
             ;
         double done = now();
         close(file);
-        printf("%s %s-open %.0f\n%s %s-read %.0f\n", name, warm ? "warm" : "cold", opened - begin, name, warm ? "warm" : "cold", done - opened);
+        opens[pass] = opened - begin;
+        reads[pass] = done - opened;
     }
+    printf("%s cold-open %.0f\n%s cold-read %.0f\n", name, opens[0], name, reads[0]);
+    printf("%s second-open %.0f\n%s second-read %.0f\n", name, opens[1], name, reads[1]);
+    printf("%s warm-open %.0f\n%s warm-read %.0f\n", name, median(opens + 2, PASSES - 2), name, median(reads + 2, PASSES - 2));
 }
 
 int main(int argc, char **argv)

@@ -1,11 +1,11 @@
-//! Memory files that are changed in place.
+//! Memory files as mappings: changed in place, and put into huge pages.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::{ptr, slice};
 
 use rustix::io::Errno;
 
-use super::last_error;
+use super::{check, last_error};
 
 /// Lets `edit` change the first `size` bytes of a file, all of which it has, where they stand.
 ///
@@ -24,6 +24,45 @@ pub fn edit<T>(
 }
 
 const PAGE: usize = 4096;
+/// The page that one entry of a page directory maps on x86-64.
+const HUGE_PAGE: usize = 2 << 20;
+/// Files below this size have no use of huge pages.
+pub const HALF_A_HUGE_PAGE: u64 = HUGE_PAGE as u64 / 2;
+
+/// Puts the first `size` bytes of a memory file into huge pages, the last ones if they fill at least half of one. It is read as fast as a file of a disk then,
+/// whose page cache has large pages, too.
+///
+/// A kernel gives memory files no huge pages by itself unless the host's administrator has said so (`shmem_enabled`); `MADV_COLLAPSE` asks for them where
+/// that is not `deny` (`shmem_huge_global_enabled` in `mm/shmem.c`). What the file holds is copied; whoever has it open or mapped keeps it.
+///
+/// # Errors
+/// `EINVAL` if the kernel can't (before 6.1) or may not; `EAGAIN` if pages are in use just now, `ENOMEM` if no huge page is free: the rest stands in small
+/// ones.
+pub fn use_huge_pages(file: BorrowedFd, size: u64) -> Result<(), Errno> {
+    let length = (size as usize + HUGE_PAGE / 2) / HUGE_PAGE * HUGE_PAGE;
+    if length == 0 {
+        return Ok(());
+    }
+    // Only what is aligned to a huge page in the address space, too, can become one.
+    let reserved = Window::reserve(length + HUGE_PAGE)?;
+    let skipped = reserved.address.align_offset(HUGE_PAGE);
+    let (read, flags) = (libc::PROT_READ, libc::MAP_SHARED | libc::MAP_FIXED);
+    // SAFETY: `skipped` is less than a huge page, so this replaces a part of the reserved addresses, to which nothing refers.
+    let address = unsafe {
+        let address = reserved.address.byte_add(skipped);
+        libc::mmap(address, length, read, flags, file.as_raw_fd(), 0)
+    };
+    if address == libc::MAP_FAILED {
+        return Err(last_error());
+    }
+    for offset in (0..length).step_by(HUGE_PAGE) {
+        // SAFETY: a part of the mapping just made; what it holds stays as it is.
+        let status =
+            unsafe { libc::madvise(address.byte_add(offset), HUGE_PAGE, libc::MADV_COLLAPSE) };
+        check(status.into())?;
+    }
+    Ok(())
+}
 
 /// A memory file that others have too, mapped to be written.
 pub struct Window {
@@ -51,6 +90,17 @@ impl Window {
                 0,
             )
         };
+        if address == libc::MAP_FAILED {
+            return Err(last_error());
+        }
+        Ok(Self { address, size })
+    }
+
+    /// Addresses that nothing else gets.
+    fn reserve(size: usize) -> Result<Self, Errno> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice; its result is checked.
+        let address = unsafe { libc::mmap(ptr::null_mut(), size, libc::PROT_NONE, flags, -1, 0) };
         if address == libc::MAP_FAILED {
             return Err(last_error());
         }
@@ -148,8 +198,78 @@ mod tests {
         );
     }
 
+    /// How many KiB of a file are mapped as huge pages, where all of it is mapped.
+    fn mapped_huge(file: &std::fs::File, size: usize) -> u64 {
+        let reserved = Window::reserve(size + 2 * HUGE_PAGE).unwrap();
+        let skipped = reserved.address.align_offset(HUGE_PAGE);
+        let length = size.next_multiple_of(HUGE_PAGE);
+        let (read, flags) = (libc::PROT_READ, libc::MAP_SHARED | libc::MAP_FIXED);
+        // SAFETY: within what was reserved; the pages of the file are read, which has `size` bytes.
+        let address = unsafe {
+            let address = reserved.address.byte_add(skipped);
+            libc::mmap(address, length, read, flags, file.as_raw_fd(), 0);
+            for offset in (0..size).step_by(PAGE) {
+                address.byte_add(offset).cast::<u8>().read_volatile();
+            }
+            address as usize
+        };
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let from = maps.find(&format!("{address:x}-")).unwrap();
+        let line = |name: &str| {
+            maps[from..]
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap()
+        };
+        let value = line("ShmemPmdMapped:").trim().strip_suffix(" kB").unwrap();
+        value.parse().unwrap()
+    }
+
+    #[test]
+    fn large_files_stand_in_huge_pages_and_small_ones_do_not() {
+        let mode = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+        let release = rustix::system::uname();
+        let mut numbers = release.release().to_str().unwrap().split(['.', '-']);
+        let mut number = || numbers.next().unwrap().parse::<u32>().unwrap();
+        let can = (number(), number()) >= (6, 1) && mode.is_ok_and(|mode| !mode.contains("[deny]"));
+        let half = HUGE_PAGE / 2;
+        for (size, huge) in [
+            (1, 0),
+            (half - 1, 0),
+            (half, 1),
+            (HUGE_PAGE, 1),
+            (3 * half - 1, 1),
+            (5 * half, 3),
+        ] {
+            let mut file = tempfile();
+            let content: Vec<u8> = (0..size).map(|at| (at / 7) as u8).collect();
+            file.write_all(&content).unwrap();
+            rustix::fs::fcntl_add_seals(&file, rustix::fs::SealFlags::WRITE).unwrap();
+            let expected = if can || huge == 0 {
+                Ok(())
+            } else {
+                Err(Errno::INVAL)
+            };
+            assert_eq!(
+                use_huge_pages(file.as_fd(), size as u64),
+                expected,
+                "{size}"
+            );
+            let pages = if can { huge } else { 0 };
+            assert_eq!(
+                mapped_huge(&file, size),
+                pages * (HUGE_PAGE as u64 >> 10),
+                "{size}"
+            );
+            let mut read = Vec::new();
+            file.rewind().unwrap();
+            file.read_to_end(&mut read).unwrap();
+            assert!(read == content, "{size}");
+        }
+    }
+
     fn tempfile() -> std::fs::File {
-        let flags = rustix::fs::MemfdFlags::CLOEXEC;
+        let flags = rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING;
         rustix::fs::memfd_create("test", flags).unwrap().into()
     }
 }

@@ -16,6 +16,7 @@ use crate::kernel::mapping;
 use crate::kernel::process::is_sole_holder;
 
 use super::executed::Executed;
+use super::huge_pages::HugePages;
 use super::init;
 use super::memory_file::{create, write, MemoryFile};
 use super::packs::Packs;
@@ -54,6 +55,7 @@ pub struct Contents {
     evict_at: AtomicU64,
     budget: u64,
     least_cost: u64,
+    huge_pages: HugePages,
 }
 
 impl Contents {
@@ -74,6 +76,7 @@ impl Contents {
             evict_at: AtomicU64::new(budget),
             budget,
             least_cost: budget / files.max(1),
+            huge_pages: HugePages::default(),
         })
     }
 
@@ -144,6 +147,7 @@ impl Contents {
         // Whoever comes second waits here until the first one has decrypted.
         let mut held = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &*held {
+            self.huge_pages.opened_again(file);
             return Ok(Arc::clone(file));
         }
         let file = self

@@ -11,6 +11,10 @@ const SIZE: usize = 1000;
 
 /// A tree of `count` files of [`SIZE`] bytes, whose pack stands on the disk.
 fn tree(name: &str, count: u8) -> (Tree, std::path::PathBuf) {
+    tree_of(name, count, SIZE)
+}
+
+fn tree_of(name: &str, count: u8, size: usize) -> (Tree, std::path::PathBuf) {
     let pack = std::env::temp_dir().join(format!("sconify-contents-{}-{name}", std::process::id()));
     let key = FileSystemKey::new([1; 32]);
     let mut builder = Builder::new(key.clone());
@@ -30,8 +34,8 @@ fn tree(name: &str, count: u8) -> (Tree, std::path::PathBuf) {
         .unwrap();
     for file in 0..count {
         let content = Content::File {
-            source: vec![file; SIZE],
-            size: SIZE as u64,
+            source: vec![file; size],
+            size: size as u64,
             pack: Some(number),
         };
         builder
@@ -111,5 +115,27 @@ fn memory_files_can_not_be_written() {
     let writable = file.reopen(OFlags::RDWR).unwrap();
     assert_eq!(rustix::io::write(&writable, b"x"), Err(Errno::PERM));
     assert_eq!(rustix::fs::ftruncate(&writable, 0), Err(Errno::PERM));
+    std::fs::remove_file(pack).unwrap();
+}
+
+#[test]
+fn what_is_large_and_opened_again_moves_to_huge_pages() {
+    const LARGE: usize = 3 << 20;
+    let (tree, pack) = tree_of("huge", 2, LARGE);
+    let contents = Contents::new(Packs::new(tree.index(), None), 1 << 30, 10).unwrap();
+    let file = contents.get(&tree, node(&tree, 0), Form::Data).unwrap();
+    let other = contents.get(&tree, node(&tree, 1), Form::Data).unwrap();
+    let can = mapping::use_huge_pages(other.descriptor().as_fd(), other.size).is_ok();
+    assert!(!file.is_at_rest());
+    for _ in 0..1000 {
+        contents.get(&tree, node(&tree, 0), Form::Data).unwrap();
+        if file.is_at_rest() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(file.is_at_rest(), can);
+    assert!(!other.is_at_rest(), "it was opened once");
+    assert!(file.bytes(0, LARGE + 1) == vec![0; LARGE]);
     std::fs::remove_file(pack).unwrap();
 }

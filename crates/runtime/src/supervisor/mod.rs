@@ -18,6 +18,7 @@ mod embedded;
 mod execute;
 mod executed;
 pub mod health;
+mod huge_pages;
 mod init;
 mod look;
 mod memories;
