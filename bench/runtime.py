@@ -241,9 +241,9 @@ def measure_services(runs: int, seconds: int, environment: dict[str, str]) -> No
     """Print the throughput of each service."""
     with tempfile.TemporaryDirectory() as work:
         images = make(services.nginx(Path(work)), environment)
-    for size in ("1k", "1m"):
-        load = wrk(f"http://{{}}:8080/{size}", seconds)
-        throughput(f"nginx, {size}", images, connects(8080), load, runs)
+    for file in ("1k", "1m", "kept/1k", "kept/1m"):
+        load = wrk(f"http://{{}}:8080/{file}", seconds)
+        throughput(f"nginx, {file}", images, connects(8080), load, runs)
 
     images = make(services.redis(), environment)
     client = ("docker", "run", "--rm", "--entrypoint=redis-benchmark", images[0], "-q", "-t", "set", "-P", "4", "-h")

@@ -34,7 +34,11 @@ http {
   include mime.types;
   access_log off;
   sendfile on;
-  server { listen 8080; root /srv/www; autoindex on; location = /status { return 204; } }
+  server {
+    listen 8080; root /srv/www; autoindex on;
+    location = /status { return 204; }
+    location /kept/ { alias /srv/www/; open_file_cache max=100; }
+  }
 }
 """
 

@@ -1,7 +1,7 @@
 //! Sealed memory files: what a verified content stands in while it is in use.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{fcntl_add_seals, fstat, memfd_create, open, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::{pread, pwrite, Errno};
@@ -20,11 +20,8 @@ pub struct MemoryFile {
     pub size: u64,
     /// The inode number of the memory file.
     pub inode: u64,
-    /// How often it was opened again, up to when it moved to huge pages; [`MOVED`] from then on, and where it is too small for them.
-    opened: AtomicU32,
+    was_asked: AtomicBool,
 }
-
-const MOVED: u32 = u32::MAX;
 
 impl MemoryFile {
     /// Seals a file that holds a content of `size` bytes; only the read-only descriptor stays: a file that is open for writing can't be executed.
@@ -36,28 +33,13 @@ impl MemoryFile {
             inode: fstat(draft)?.st_ino,
             file: seal(draft)?,
             size,
-            opened: AtomicU32::new(if size < HALF_A_HUGE_PAGE { MOVED } else { 0 }),
+            was_asked: AtomicBool::new(false),
         })
     }
 
-    /// Counts that it is opened again. Returns whether it is to be moved to huge pages now: at the first time, and as long as it can't be moved at every power
-    /// of two.
-    pub fn is_due_to_move(&self) -> bool {
-        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
-        let more = |opened: u32| opened.checked_add(1);
-        let before = self.opened.fetch_update(set, fetch, more);
-        before.is_ok_and(|before| (before + 1).is_power_of_two())
-    }
-
-    /// Whether it has been moved, or never will be.
-    #[cfg(test)]
-    pub fn is_at_rest(&self) -> bool {
-        self.opened.load(Ordering::Relaxed) == MOVED
-    }
-
-    /// Notes that it has been moved.
-    pub fn has_moved(&self) {
-        self.opened.store(MOVED, Ordering::Relaxed);
+    /// Whether this is the first time that it is asked about, and it is large enough for huge pages.
+    pub fn may_move(&self) -> bool {
+        self.size >= HALF_A_HUGE_PAGE && !self.was_asked.swap(true, Ordering::Relaxed)
     }
 
     /// Opens it anew: an open file with its own offset.
