@@ -10,6 +10,7 @@ use super::contents::Form;
 use super::directories::open_anew;
 use super::pipe;
 use super::redirect;
+use super::restricted;
 use super::synchronous;
 use super::tree::{last, Node};
 use super::writable::{Inode, Kind, New, Spot};
@@ -58,6 +59,11 @@ impl Wanted {
 
     fn is_exclusive(&self) -> bool {
         self.creates() && self.flags.contains(OFlags::EXCL)
+    }
+
+    /// Whether a link at the end of the path is followed.
+    fn follows(&self) -> bool {
+        !self.flags.contains(OFlags::NOFOLLOW) && !self.is_exclusive()
     }
 
     fn is_unnamed(&self) -> bool {
@@ -111,37 +117,66 @@ pub fn open_how(call: &Call) -> Reply {
     if flags.contains(OFlags::PATH) && !beside.is_empty() {
         return Err(Errno::INVAL);
     }
-    // Restrictions on how a path is walked: callers fall back to walking by themselves.
-    if resolve != 0 {
-        return Err(Errno::NOSYS);
-    }
+    let restrictions = restricted::restrictions(resolve)?;
     let path = call.path(1)?;
     let wanted = Wanted {
         flags,
         mode: mode as u32,
     };
-    open_path(call, call.int(0), &path, wanted)
+    if restrictions.is_empty() {
+        return open_path(call, call.int(0), &path, wanted);
+    }
+    open_located(call, &path, wanted, |path, follow| {
+        restricted::locate(call, call.int(0), path, restrictions, follow)
+    })
 }
 
 fn open_path(call: &Call, directory: i32, path: &[u8], wanted: Wanted) -> Reply {
+    open_located(call, path, wanted, |path, follow| {
+        call.locate_name(directory, path, last(follow))
+    })
+}
+
+/// Opens what `locate` finds by a path and whether a link at its end is followed.
+fn open_located(
+    call: &Call,
+    path: &[u8],
+    wanted: Wanted,
+    locate: impl Fn(&[u8], bool) -> Result<(Target, Option<Spot>), Errno>,
+) -> Reply {
     wanted.check()?;
-    let follow = !wanted.flags.contains(OFlags::NOFOLLOW) && !wanted.is_exclusive();
-    let (target, spot) = call.locate_name(directory, path, last(follow))?;
-    match (target, spot) {
+    // A slash means a directory, which is not made so: that counts before what is there.
+    let end = path.iter().rposition(|&byte| byte != b'/');
+    if let Some(end) = end.filter(|end| wanted.creates() && end + 1 < path.len()) {
+        return match locate(&path[..=end], false)? {
+            (Target::Host, _) => Ok(Answer::Pass),
+            _ => Err(Errno::ISDIR),
+        };
+    }
+    loop {
+        let found = locate(path, wanted.follows())?;
+        if let Some(answer) = open_found(call, found, wanted)? {
+            return Ok(answer);
+        }
+    }
+}
+
+/// Opens what a path leads to; `None` if there was nothing and somebody else has made something meanwhile.
+fn open_found(
+    call: &Call,
+    found: (Target, Option<Spot>),
+    wanted: Wanted,
+) -> Result<Option<Answer>, Errno> {
+    let reply = match found {
         (Target::Node(Node::Writable(inode)), spot) => open_writable(call, inode, spot, wanted),
         (Target::Node(node), _) => open_node(call, node, wanted),
-        (Target::Missing, Some(spot)) if wanted.creates() => {
-            create(call, spot, directory, path, wanted)
-        }
-        (Target::Missing, None) if wanted.creates() => Err(if path.ends_with(b"/") {
-            Errno::ISDIR
-        } else {
-            Errno::ROFS
-        }),
+        (Target::Missing, Some(spot)) if wanted.creates() => return create(call, spot, wanted),
+        (Target::Missing, None) if wanted.creates() => Err(Errno::ROFS),
         (Target::Missing | Target::Undeclared, _) => Err(Errno::NOENT),
         (Target::Host, _) => Ok(Answer::Pass),
         (Target::HostAt(path), _) => open_host(call, &path, wanted),
-    }
+    };
+    reply.map(Some)
 }
 
 /// What an open of something of this type can't be.
@@ -259,8 +294,8 @@ fn give_content(call: &Call, inode: Inode, spot: Option<&Spot>, wanted: Wanted) 
     call.give_alone(file, wanted.flags.contains(OFlags::CLOEXEC))
 }
 
-/// Makes a file at a free name and opens it.
-fn create(call: &Call, spot: Spot, directory: i32, path: &[u8], wanted: Wanted) -> Reply {
+/// Makes a file at a free name and opens it; `None` if somebody was faster.
+fn create(call: &Call, spot: Spot, wanted: Wanted) -> Result<Option<Answer>, Errno> {
     if spot.slash {
         return Err(Errno::ISDIR);
     }
@@ -277,10 +312,9 @@ fn create(call: &Call, spot: Spot, directory: i32, path: &[u8], wanted: Wanted) 
             };
             // There is nothing to cut.
             let flags = wanted.flags - OFlags::TRUNC;
-            give_content(call, inode, Some(&spot), Wanted { flags, ..wanted })
+            give_content(call, inode, Some(&spot), Wanted { flags, ..wanted }).map(Some)
         }
-        // Somebody was faster.
-        Err(Errno::EXIST) => open_path(call, directory, path, wanted),
+        Err(Errno::EXIST) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -1,9 +1,12 @@
 //! What programs see of the tree, and what they are refused.
 
 use std::fs;
+use std::process::Command;
 
-use super::world::{flip, plant_link, Plan, World};
-use super::{big, world};
+use super::run::Run;
+use super::world::{compile, flip, plant_link, Plan, World};
+use super::writable::{assert_same, said};
+use super::{big, world, LINKS};
 
 #[test]
 fn contents_are_served() {
@@ -110,6 +113,36 @@ fn a_directory_that_the_disk_lacks_or_fakes_is_an_error() {
         "{}",
         run.log()
     );
+}
+
+#[test]
+fn restricted_paths_lead_where_they_do_natively() {
+    let world = world();
+    let run = world.run(&["app/calls", &world.path("app"), "/dev/shm", "looking"]);
+    let program = compile("calls", "");
+    let native = program.with_extension("top");
+    let app = native.join("app");
+    fs::create_dir_all(app.join("sub")).unwrap();
+    for (name, content) in [
+        ("data", "the content\n"),
+        ("sub/one", "1"),
+        ("sub/two", "2"),
+    ] {
+        fs::write(app.join(name), content).unwrap();
+    }
+    for (name, target) in LINKS {
+        plant_link(target, &app.join(name));
+    }
+    let mut command = Command::new(&program);
+    let natively = command.arg(&app).args(["/dev/shm", "looking"]).output();
+    let native_run = Run::new(natively.unwrap());
+    assert_same(
+        &said(&native_run, &app),
+        &said(&run, world.path("app").as_ref()),
+        &run.log(),
+    );
+    fs::remove_dir_all(native).unwrap();
+    fs::remove_file(program).unwrap();
 }
 
 #[test]

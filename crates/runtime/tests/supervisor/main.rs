@@ -12,6 +12,14 @@ mod writable;
 
 use world::{Plan, World};
 
+/// The links beneath `app`, and their targets.
+const LINKS: [(&str, &str); 4] = [
+    ("link", "data"),
+    ("up", "sub/../sub/one"),
+    ("loop", "loop"),
+    ("mounts", "/proc/self/mounts"),
+];
+
 /// A world with a few files of each kind.
 fn world() -> World {
     let mut plan = Plan::new();
@@ -20,10 +28,9 @@ fn world() -> World {
     plan.encrypted("sub/one", b"1", 0o644);
     plan.encrypted("sub/two", b"2", 0o644);
     plan.plain("file", b"authenticated\n");
-    plan.link("app/link", "data");
-    plan.link("app/up", "sub/../sub/one");
-    plan.link("app/loop", "loop");
-    plan.link("app/mounts", "/proc/self/mounts");
+    for (name, target) in LINKS {
+        plan.link(&format!("app/{name}"), target);
+    }
     plan.link("plain/into-host", "../host");
     plan.omitted("/opt/left-out");
     plan.build()

@@ -66,6 +66,8 @@ void attributes(void);
 void sharing(void);
 void special(void);
 void holding(void);
+void restricting(void);
+void looking(void);
 void executing(void);
 int waiting(void);
 void watching(void);

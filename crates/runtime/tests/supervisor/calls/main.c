@@ -2,6 +2,7 @@
  *
  * calls DIRECTORY OTHER [SEED [ROUNDS]]: the directory must be empty or missing; OTHER is a directory of another file system.
  * calls DIRECTORY OTHER executing: the calls that need that files there can be executed.
+ * calls DIRECTORY OTHER looking: paths of a directory that is not changed.
  * calls wait: what is executed then. */
 #include "calls.h"
 
@@ -79,6 +80,8 @@ int main(int argc, char **argv)
         return perror(top), 1;
     if (argc > 3 && strcmp(argv[3], "executing") == 0)
         return executing(), 0;
+    if (argc > 3 && strcmp(argv[3], "looking") == 0)
+        return looking(), 0;
     opening();
     naming();
     timing();
@@ -90,6 +93,7 @@ int main(int argc, char **argv)
     sharing();
     special();
     holding();
+    restricting();
     watching();
     random_calls(argc > 3 ? atoi(argv[3]) : 1, argc > 4 ? atoi(argv[4]) : 2000);
     return 0;
