@@ -1,6 +1,6 @@
 //! Opening: `open`, `openat`, `openat2`, `creat`.
 
-use rustix::fs::{openat, FileType, Mode, OFlags, CWD};
+use rustix::fs::{openat, openat2, FileType, Mode, OFlags, ResolveFlags, CWD};
 use rustix::io::Errno;
 
 use crate::kernel::thread::with_file_system_identity;
@@ -33,6 +33,8 @@ pub struct Wanted {
     pub flags: OFlags,
     /// Permission bits of a new file.
     pub mode: u32,
+    /// Whether all links on the path have been followed, so that none may be found any more.
+    pub is_walked: bool,
 }
 
 impl Wanted {
@@ -82,7 +84,12 @@ impl Wanted {
 
 /// Serves an `open` of `path` relative to `directory`.
 pub fn open(call: &Call, directory: i32, path: usize, flags: OFlags, mode: u32) -> Reply {
-    open_path(call, directory, &call.path(path)?, Wanted { flags, mode })
+    let wanted = Wanted {
+        flags,
+        mode,
+        is_walked: false,
+    };
+    open_path(call, directory, &call.path(path)?, wanted)
 }
 
 /// Serves `openat2` (`struct open_how`: flags, mode, resolve; 64 bits each).
@@ -122,6 +129,7 @@ pub fn open_how(call: &Call) -> Reply {
     let wanted = Wanted {
         flags,
         mode: mode as u32,
+        is_walked: !restrictions.is_empty(),
     };
     if restrictions.is_empty() {
         return open_path(call, call.int(0), &path, wanted);
@@ -359,15 +367,21 @@ pub fn new_in(call: &Call, directory: Inode, kind: Kind, mode: u32) -> Result<Ne
 /// Opens a path of the host for the caller: the kernel would not find it by the caller's own arguments, which pass a link of the index.
 fn open_host(call: &Call, path: &[u8], wanted: Wanted) -> Reply {
     if wanted.only_names() {
-        return redirect::open_place(call, path, wanted.flags);
+        let walked = [OFlags::empty(), OFlags::NOFOLLOW][usize::from(wanted.is_walked)];
+        return redirect::open_place(call, path, wanted.flags | walked);
     }
     let credentials = call.credentials()?;
-    let mode = Mode::from_raw_mode(wanted.mode & 0o7777 & !credentials.umask);
+    let makes = wanted.creates() || wanted.is_unnamed();
+    let mode = if makes { wanted.mode } else { 0 };
+    let mode = Mode::from_raw_mode(mode & 0o7777 & !credentials.umask);
     let flags = wanted.flags | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file = with_file_system_identity(
         credentials.uid.file_system,
         credentials.gid.file_system,
-        || openat(CWD, path, flags, mode),
+        || match wanted.is_walked {
+            true => openat2(CWD, path, flags, mode, ResolveFlags::NO_SYMLINKS),
+            false => openat(CWD, path, flags, mode),
+        },
     )?;
     call.give(file, wanted.flags.contains(OFlags::CLOEXEC))
 }

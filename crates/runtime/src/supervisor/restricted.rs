@@ -116,15 +116,18 @@ impl Walk<'_> {
         Ok((self.here(), None))
     }
 
+    fn directory(&self) -> &Base {
+        self.trail.last().expect("the walk is somewhere")
+    }
+
     /// The directory that the walk is in.
     fn here(&self) -> Target {
-        match self.trail.last() {
-            Some(Base::Inode(inode)) => Target::Node(Node::Writable(*inode)),
-            Some(Base::Path(path)) => match self.call.directory_at(path) {
+        match self.directory() {
+            Base::Inode(inode) => Target::Node(Node::Writable(*inode)),
+            Base::Path(path) => match self.call.directory_at(path) {
                 Some(id) => Target::Node(Node::Entry(id)),
                 None => Target::HostAt(path.clone()),
             },
-            None => Target::Missing,
         }
     }
 
@@ -132,15 +135,14 @@ impl Walk<'_> {
     fn look_up(&self, name: &[u8]) -> Result<(Target, Option<Spot>), Errno> {
         let call = self.call;
         let search = |node| call.permit(node, want::EXECUTE, Identity::FileSystem);
-        let (start, path) = match self.trail.last() {
-            Some(Base::Inode(inode)) => (Start::Inode(*inode), name.to_vec()),
-            Some(Base::Path(path)) => {
+        let (start, path) = match self.directory() {
+            Base::Inode(inode) => (Start::Inode(*inode), name.to_vec()),
+            Base::Path(path) => {
                 if let Some(id) = call.directory_at(path) {
                     search(Node::Entry(id))?;
                 }
                 (Start::Root, join(path, name))
             }
-            None => return Err(Errno::NOENT),
         };
         let (place, spot) = call.shield.tree.walk(&start, &path, Last::Keep, &search)?;
         let target = match place {
@@ -213,20 +215,20 @@ impl Walk<'_> {
         if self.restrictions.contains(ResolveFlags::IN_ROOT) {
             return Ok(());
         }
-        let path = match self.trail.pop() {
-            Some(Base::Inode(inode)) => match self.call.shield.tree.writable.path(inode) {
+        let writable = &self.call.shield.tree.writable;
+        let path = match self.directory() {
+            Base::Inode(inode) => match writable.path(*inode) {
                 (path, false) => path,
                 (_, true) => return Err(Errno::NOENT),
             },
-            Some(Base::Path(path)) => path,
-            None => return Err(Errno::NOENT),
+            Base::Path(path) => path.clone(),
         };
         let above = parent(&path).unwrap_or(b"/").to_vec();
-        self.trail
-            .push(match self.call.shield.tree.resolve(&above, false)? {
-                Place::Node(Node::Writable(inode)) => Base::Inode(inode),
-                _ => Base::Path(above),
-            });
+        let place = self.call.shield.tree.resolve(&above, false)?;
+        self.trail = vec![match place {
+            Place::Node(Node::Writable(inode)) => Base::Inode(inode),
+            _ => Base::Path(above),
+        }];
         self.check_system(&self.here())
     }
 
