@@ -73,6 +73,7 @@ TARGETS = {
     "stat-host": at_most(15),
     "open-host": at_most(15),
     "open": at_most(30),
+    "100m second-read": times_native(1.03),
     "100m warm-read": times_native(1.03),
     "100m cold-open, one core": COLD_OPEN,
     "start to first file": more_than_native(100),
