@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Sequence
 
 from sconify.errors import ServiceError
+from sconify.image.storage import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ def _run(*arguments: str, what: str) -> None:
     process = subprocess.run(["skopeo", *arguments], capture_output=True, text=True, check=False)
     if process.returncode != 0:
         message = _message(process.stderr)
-        raise ServiceError(f"{what}: {message}", remedy=_remedy(message))
+        kind = StorageError if "no space left" in message.lower() else ServiceError
+        raise kind(f"{what}: {message}", remedy=_remedy(message))
 
 
 def _remedy(message: str) -> str:

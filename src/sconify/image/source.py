@@ -25,7 +25,7 @@ from sconify.image.model import Extent
 from sconify.image.reference import ImageNotFoundError, ImageReference, Transport
 from sconify.image.registry import DEFAULT_ACCESS, RegistryAccess
 from sconify.image.rootfs import RootFileSystem
-from sconify.image.storage import writing
+from sconify.image.storage import StorageError, writing
 from sconify.image.verification import Verification
 
 Progress = Callable[[str, int, int | None], None]
@@ -181,6 +181,8 @@ def _find(reference: ImageReference, how: _Opening) -> tuple[ImageReference, Sto
     for candidate in candidates:
         try:
             return candidate, _open(candidate, how)
+        except StorageError:
+            raise  # our disk's fault: another place would not mend it
         except (ImageNotFoundError, ServiceError) as error:
             misses.append(error.what)
     raise UserError(

@@ -19,6 +19,10 @@ _INTERVAL = 0.1
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
+class StorageError(ServiceError):
+    """A disk is full or failed."""
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write into our errors.
@@ -27,7 +31,7 @@ def writing(path: Path) -> Iterator[None]:
         path: What is written, or the directory that it is written in.
 
     Raises:
-        ServiceError: The disk is full or failed.
+        StorageError: The disk is full or failed.
         UserError: The path can't be written: permission, missing parent, a file where a directory is needed.
     """
     try:
@@ -35,12 +39,12 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         directory = path if path.is_dir() else path.parent
         if error.errno in _FULL:
-            raise ServiceError(
+            raise StorageError(
                 f"no space is left in {directory} while {path} was written",
                 remedy="free space there, or set TMPDIR to a directory on a larger disk",
             ) from None
         if error.errno in {errno.EIO, errno.EFBIG}:
-            raise ServiceError(f"{path} can't be written: {error.strerror}", remedy="check the disk") from None
+            raise StorageError(f"{path} can't be written: {error.strerror}", remedy="check the disk") from None
         raise UserError(
             f"{path} can't be written: {error.strerror or error}",
             remedy=f"check that {directory} exists and is writable",
@@ -56,7 +60,7 @@ def scratch_directory(workdir: Path, *, prefix: str) -> Iterator[Path]:
         prefix: Of its name.
 
     Raises:
-        ServiceError: The disk is full.
+        StorageError: The disk is full.
         UserError: ``workdir`` can't be written.
     """
     with writing(workdir):
@@ -91,7 +95,7 @@ class WriteBack:
         """End, and raise what failed: the kernel tells of it once, so who syncs later may not learn of it.
 
         Raises:
-            ServiceError: The disk is full or failed.
+            StorageError: The disk is full or failed.
         """
         self._end()
         if self._failure is not None:
@@ -137,13 +141,13 @@ def reading(path: Path) -> Iterator[None]:
 
     Raises:
         UserError: The path does not exist or can't be read.
-        ServiceError: The disk failed.
+        StorageError: The disk failed.
     """
     try:
         yield
     except OSError as error:
         if error.errno == errno.EIO:
-            raise ServiceError(f"{path} can't be read: {error.strerror}", remedy="check the disk") from None
+            raise StorageError(f"{path} can't be read: {error.strerror}", remedy="check the disk") from None
         raise UserError(
             f"{path} can't be read: {error.strerror or error}", remedy="name a file that exists and that you may read"
         ) from None

@@ -106,3 +106,13 @@ def stage(tmp_path: Path) -> Callable[..., StagedImage]:
         )
 
     return make
+
+
+@pytest.fixture
+def full(run: Run, tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte."""
+    path = tmp_path / "full"
+    path.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path)
+    yield path
+    run("umount", path)

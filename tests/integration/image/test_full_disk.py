@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,19 +16,8 @@ from sconify.image.publication import StagedImage
 from sconify.image.reference import ImageReference
 from sconify.image.source import open_image
 
-Run = Callable[..., str]
 Stage = Callable[..., StagedImage]
 CONTENT = random.Random(7).randbytes(3_000_000)
-
-
-@pytest.fixture
-def full(run: Run, tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte."""
-    path = tmp_path / "full"
-    path.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path)
-    yield path
-    run("umount", path)
 
 
 @pytest.mark.parametrize("form", ["oci:{}/out", "docker-archive:{}/out.tar", "oci-archive:{}/out.tar"])
@@ -64,8 +53,9 @@ def test_a_compressed_archive(full: Path, tmp_path: Path, stage: Stage) -> None:
 
 
 @pytest.mark.docker
-def test_saving_from_the_engine(full: Path, stage: Stage, repository: str, tmp_path: Path) -> None:
-    stage(f"docker-daemon:{repository}:large", content=CONTENT).commit()
+@pytest.mark.parametrize("form", ["docker-daemon:", ""])
+def test_saving_from_the_engine(full: Path, stage: Stage, repository: str, form: str) -> None:
+    stage(f"docker-daemon:{repository}:large", content=CONTENT, overwrite=True).commit()
     with pytest.raises(ServiceError, match="no space is left"):
-        open_image(ImageReference.parse(f"docker-daemon:{repository}:large"), workdir=full)
+        open_image(ImageReference.parse(f"{form}{repository}:large"), workdir=full)
     assert list(full.iterdir()) == []

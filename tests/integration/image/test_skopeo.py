@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -152,6 +153,13 @@ def test_the_store_of_podman(stage: Stage, tmp_path: Path) -> None:
     stage("containers-storage:localhost/sconify-test:v2", content=b"other").abort()
     stage("containers-storage:localhost/sconify-test:v2").abort()
     assert stored(tmp_path) == images
+
+
+@pytest.mark.usefixtures("store")
+def test_a_full_disk_is_not_a_missing_image(stage: Stage, full: Path) -> None:
+    stage("containers-storage:localhost/sconify-test:v1", content=random.Random(7).randbytes(3_000_000)).commit()
+    with pytest.raises(ServiceError, match="no space left"):
+        open_image(ImageReference.parse("sconify-test:v1"), workdir=full)
 
 
 @pytest.mark.usefixtures("store")
