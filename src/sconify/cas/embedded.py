@@ -37,6 +37,7 @@ _LOOPBACK = "127.0.0.1"
 _READY_TIMEOUT = 30.0
 _PROBE_TIMEOUT = 3.0
 _PORT_ATTEMPTS = 32
+_START_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +98,7 @@ def ensure_embedded(state_dir: Path | None = None) -> EmbeddedServices:
                 return _services(state, started=False)
             state.cas.stop()
             state.las.stop()
-        ports = _free_ports(state.ports if state else Ports(), addresses)
-        return _services(_start(state_dir, addresses, ports), started=True)
+        return _services(_start(state_dir, addresses, state.ports if state else Ports()), started=True)
 
 
 def embedded_status(state_dir: Path | None = None) -> EmbeddedServices | None:
@@ -141,7 +141,20 @@ def stop_embedded(state_dir: Path | None = None) -> bool:
         return any(ran)
 
 
-def _start(state_dir: Path, addresses: tuple[str, ...], ports: Ports) -> State:
+def _start(state_dir: Path, addresses: tuple[str, ...], wanted: Ports) -> State:
+    """Start both, on other ports than those wanted where these are taken."""
+    for _ in range(_START_ATTEMPTS - 1):
+        ports = _free_ports(wanted, addresses)
+        try:
+            return _start_on(ports, state_dir, addresses)
+        except ServiceError:
+            # Somebody else's services, that are started at this moment, may have taken a port since we looked.
+            if _free_ports(ports, addresses) == ports:
+                raise
+    return _start_on(_free_ports(wanted, addresses), state_dir, addresses)
+
+
+def _start_on(ports: Ports, state_dir: Path, addresses: tuple[str, ...]) -> State:
     las_arguments = [
         "las",
         "serve",

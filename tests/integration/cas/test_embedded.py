@@ -96,6 +96,25 @@ def test_two_processes_at_once_start_one(state: Path) -> None:
     assert answers == {f"{services.cas.pid} {services.las.pid}\n"}
 
 
+def test_several_that_start_at_once_take_different_ports(tmp_path: Path) -> None:
+    states = [tmp_path / str(number) for number in range(4)]
+    code = "import sys; from pathlib import Path; from sconify.cas.embedded import ensure_embedded as start; "
+    code += "services = start(Path(sys.argv[1])); print(services.client_port, services.enclave_port, services.las_port)"
+    starters = [
+        subprocess.Popen([sys.executable, "-c", code, str(state)], stdout=subprocess.PIPE, text=True)
+        for state in states
+    ]
+    try:
+        outputs = [starter.communicate(timeout=120)[0] for starter in starters]
+        assert [starter.returncode for starter in starters] == [0] * len(starters)
+        ports = " ".join(outputs).split()
+        assert len(set(ports)) == 3 * len(starters)
+        assert all(embedded_status(state) is not None for state in states)
+    finally:
+        for state in states:
+            stop_embedded(state)
+
+
 def test_taken_ports_are_passed_over(state: Path) -> None:
     services = ensure_embedded(state)
     wanted = (services.client_port, services.enclave_port, services.las_port)
