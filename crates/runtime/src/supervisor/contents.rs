@@ -21,6 +21,7 @@ use super::init;
 use super::memory_file::{create, write, MemoryFile};
 use super::packs::Packs;
 use super::program::{self, Interpreter};
+use super::room::memory;
 use super::tree::{Name, Node, Tree};
 use super::writable::{self, Content, Inode};
 
@@ -57,6 +58,9 @@ pub struct Contents {
     least_cost: u64,
     huge_pages: HugePages,
 }
+
+/// Contents of at least so many bytes are made only if there is room for them: the kernel would end the program for the lack of memory without a word.
+const LARGE: u64 = 8 << 20;
 
 impl Contents {
     /// Prepares to serve packs with about `budget` bytes of memory and `files` descriptors beyond what is in use.
@@ -159,7 +163,7 @@ impl Contents {
         let cost = self.cost(&file);
         let used = self.used.fetch_add(cost, Ordering::Relaxed) + cost;
         if used > self.evict_at.load(Ordering::Relaxed) {
-            self.evict();
+            self.evict(self.budget / 4 * 3);
         }
         Ok(file)
     }
@@ -247,6 +251,7 @@ impl Contents {
 
     /// Fills a new file with the content of a node. It is written, not mapped: that spares clearing the pages, and their faults.
     fn fill(&self, tree: &Tree, node: Node, file: &OwnedFd) -> Result<(), ContentError> {
+        self.find_room(tree, tree.metadata(node).size)?;
         let entry = match node {
             Node::Entry(id) => Some(id),
             Node::Writable(inode) => tree.writable.pristine(inode),
@@ -334,9 +339,25 @@ impl Contents {
         file.size.max(self.least_cost)
     }
 
-    /// Drops what nobody has open until a quarter of the budget is free.
-    fn evict(&self) {
-        let target = self.budget / 4 * 3;
+    /// Makes room for a content of this many bytes.
+    ///
+    /// # Errors
+    /// [`ContentError::Room`] if there is less, whatever is dropped.
+    fn find_room(&self, tree: &Tree, size: u64) -> Result<(), ContentError> {
+        if size < LARGE || size <= memory().obtainable() {
+            return Ok(());
+        }
+        self.evict(0);
+        tree.writable.trim();
+        let free = memory().obtainable();
+        if size <= free {
+            return Ok(());
+        }
+        Err(ContentError::Room { size, free })
+    }
+
+    /// Drops what nobody has open until `target` bytes are used.
+    fn evict(&self, target: u64) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|_, slot| {
             if self.used.load(Ordering::Relaxed) <= target {
@@ -384,6 +405,16 @@ pub enum ContentError {
     /// It is no program that can be started.
     #[error("it can't be executed: {0}")]
     Program(#[from] program::ProgramError),
+    /// There is not enough memory for it.
+    #[error(
+        "it has {size} bytes, and the container has {free} bytes of memory left: give it more"
+    )]
+    Room {
+        /// Bytes of the content.
+        size: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// The memory file can't be made.
     #[error("making its memory file: {0}")]
     Kernel(#[from] Errno),
@@ -398,7 +429,7 @@ impl ContentError {
                 *error,
                 Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::ACCESS | Errno::PERM
             ),
-            Self::Program(_) | Self::Kernel(_) => false,
+            Self::Program(_) | Self::Room { .. } | Self::Kernel(_) => false,
         }
     }
 
@@ -408,6 +439,7 @@ impl ContentError {
                 *error
             }
             Self::Program(error) => error.errno(),
+            Self::Room { .. } => Errno::NOMEM,
             _ => Errno::IO,
         }
     }

@@ -132,3 +132,23 @@ fn only_what_is_large_and_opened_again_may_move_to_huge_pages() {
         std::fs::remove_file(pack).unwrap();
     }
 }
+
+#[test]
+fn what_nobody_has_open_makes_room_and_no_more_is_taken_than_there_is() {
+    let (tree, pack) = tree("room", 2);
+    let contents = Contents::new(Packs::new(tree.index(), None), 1 << 30, 10).unwrap();
+    let held = contents.get(&tree, node(&tree, 0), Form::Data).unwrap();
+    contents.get(&tree, node(&tree, 1), Form::Data).unwrap();
+    assert!(contents.find_room(&tree, LARGE).is_ok());
+    assert_eq!(contents.slots.lock().unwrap().len(), 2);
+
+    let refused = contents.find_room(&tree, 1 << 60).unwrap_err();
+    assert!(!refused.is_tampering());
+    assert_eq!(refused.errno(), Errno::NOMEM);
+    assert!(refused
+        .to_string()
+        .starts_with("it has 1152921504606846976 bytes, and the container has "));
+    assert_eq!(contents.slots.lock().unwrap().len(), 1);
+    drop(held);
+    std::fs::remove_file(pack).unwrap();
+}

@@ -11,6 +11,15 @@ pub struct Room {
     pub total: u64,
     /// What is free, and what the kernel would free.
     pub free: u64,
+    /// What may be free on the machine's disks for memory to go to.
+    pub swap: u64,
+}
+
+impl Room {
+    /// What can be had at most.
+    pub fn obtainable(&self) -> u64 {
+        self.free + self.swap
+    }
 }
 
 /// A version of the kernel's groups, as the container sees its own: where the limit of its memory is, what it uses, of what kinds that is, and which of these
@@ -44,16 +53,19 @@ pub fn memory() -> Room {
     let machine = machine.unwrap_or_else(|| Room {
         total: process::memory().total,
         free: process::memory().free,
+        swap: 0,
     });
     let group = GROUPS.iter().find_map(|group| {
         let number = |path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
         let limit = number(group.limit)?;
         let kinds = fs::read_to_string(group.kinds).unwrap_or_default();
-        Some(of_group(limit, number(group.used)?, &kinds, &group.caches))
+        let free = free_of_group(limit, number(group.used)?, &kinds, &group.caches);
+        Some((limit, free))
     });
-    group.map_or(machine, |group| Room {
-        total: machine.total.min(group.total),
-        free: machine.free.min(group.free),
+    group.map_or(machine, |(limit, free)| Room {
+        total: machine.total.min(limit),
+        free: machine.free.min(free),
+        ..machine
     })
 }
 
@@ -72,21 +84,19 @@ fn of_machine(text: &str) -> Option<Room> {
     Some(Room {
         total: field("MemTotal:")?,
         free: field("MemAvailable:")?,
+        swap: field("SwapFree:").unwrap_or(0),
     })
 }
 
-/// By the limit and the use of a group, and the lines `KIND NUMBER` of its `memory.stat`.
-fn of_group(limit: u64, used: u64, kinds: &str, caches: &[&str]) -> Room {
+/// What is free, by the limit and the use of a group and the lines `KIND NUMBER` of its `memory.stat`.
+fn free_of_group(limit: u64, used: u64, kinds: &str, caches: &[&str]) -> u64 {
     let cached: u64 = kinds
         .lines()
         .filter_map(|line| line.split_once(' '))
         .filter(|(kind, _)| caches.contains(kind))
         .filter_map(|(_, number)| number.parse::<u64>().ok())
         .sum();
-    Room {
-        total: limit,
-        free: limit.saturating_sub(used.saturating_sub(cached)),
-    }
+    limit.saturating_sub(used.saturating_sub(cached))
 }
 
 #[cfg(test)]
@@ -95,25 +105,19 @@ mod tests {
 
     #[test]
     fn caches_of_disks_are_free() {
-        let text = "MemTotal:       24000 kB\nMemFree:          300 kB\nMemAvailable:   20000 kB\n";
+        let text = "MemTotal:       24000 kB\nMemFree:          300 kB\nMemAvailable:   20000 kB\nSwapFree: 7 kB\n";
         let expected = Room {
             total: 24000 << 10,
             free: 20000 << 10,
+            swap: 7 << 10,
         };
         assert_eq!(of_machine(text), Some(expected));
         assert_eq!(of_machine("MemTotal: 1 kB\n"), None);
 
         let kinds =
             "anon 100\nfile 700\nshmem 200\ninactive_anon 300\nactive_file 150\ninactive_file 350\n";
-        let room = of_group(2000, 900, kinds, &GROUPS[0].caches);
-        assert_eq!(
-            room,
-            Room {
-                total: 2000,
-                free: 1600
-            }
-        );
-        assert_eq!(of_group(2000, 2500, "", &GROUPS[0].caches).free, 0);
+        assert_eq!(free_of_group(2000, 900, kinds, &GROUPS[0].caches), 1600);
+        assert_eq!(free_of_group(2000, 2500, "", &GROUPS[0].caches), 0);
     }
 
     #[test]

@@ -418,6 +418,10 @@ impl FileSystem for Ephemeral {
         }
         !state.orphans.is_empty()
     }
+
+    fn trim(&self) {
+        self.state().demote();
+    }
 }
 
 /// Sets the size of a content that has no memory file, as if it had one: of whole pages.

@@ -320,6 +320,13 @@ impl Writable {
         }
     }
 
+    /// Gives up the memory of contents that nobody has open and that can be had again.
+    pub fn trim(&self) {
+        for system in &self.systems {
+            system.trim();
+        }
+    }
+
     /// Frees what has no name and is not open any more, for ever; `prepare` is called before each time, and `finish` with what it gave after it.
     pub fn sweep_for_ever<T>(&self, prepare: impl Fn() -> T, finish: impl Fn(T)) {
         const PAUSE: std::time::Duration = std::time::Duration::from_millis(200);

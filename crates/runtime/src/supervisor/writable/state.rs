@@ -200,7 +200,7 @@ impl State {
     }
 
     /// Takes contents that nobody has open out of their memory files: small ones, and those that can be had from the image again.
-    fn demote(&mut self) {
+    pub fn demote(&mut self) {
         let candidates: Vec<_> = self.by_memory.values().copied().collect();
         for number in candidates {
             if self.is_open(number) {
