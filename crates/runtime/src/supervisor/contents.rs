@@ -21,6 +21,7 @@ use super::init;
 use super::memory_file::{create, write, MemoryFile};
 use super::packs::Packs;
 use super::program::{self, Interpreter};
+use super::reservation::{Reservation, Reservations};
 use super::room::memory;
 use super::tree::{Name, Node, Tree};
 use super::writable::{self, Content, Inode};
@@ -57,6 +58,7 @@ pub struct Contents {
     budget: u64,
     least_cost: u64,
     huge_pages: HugePages,
+    reservations: Reservations,
 }
 
 /// Contents of at least so many bytes are made only if there is room for them: the kernel would end the program for the lack of memory without a word.
@@ -81,6 +83,7 @@ impl Contents {
             budget,
             least_cost: budget / files.max(1),
             huge_pages: HugePages::default(),
+            reservations: Reservations::default(),
         })
     }
 
@@ -251,7 +254,14 @@ impl Contents {
 
     /// Fills a new file with the content of a node. It is written, not mapped: that spares clearing the pages, and their faults.
     fn fill(&self, tree: &Tree, node: Node, file: &OwnedFd) -> Result<(), ContentError> {
-        self.find_room(tree, tree.metadata(node).size)?;
+        let room = self.find_room(tree, tree.metadata(node).size)?;
+        let put = |offset, piece: &[u8]| {
+            write(file, offset, piece)?;
+            if let Some(room) = &room {
+                room.written(piece.len() as u64);
+            }
+            Ok(())
+        };
         let entry = match node {
             Node::Entry(id) => Some(id),
             Node::Writable(inode) => tree.writable.pristine(inode),
@@ -260,7 +270,7 @@ impl Contents {
         if let Some(id) = entry {
             let refused = OnceLock::new();
             let sink = |offset, piece: &[u8]| {
-                write(file, offset, piece).map_err(|error| {
+                put(offset, piece).map_err(|error: Errno| {
                     let _ = refused.set(error);
                     error.into()
                 })
@@ -271,7 +281,7 @@ impl Contents {
         }
         let inode = match node {
             Node::Injected(number) => {
-                return Ok(write(file, 0, tree.injected_content(number))?);
+                return Ok(put(0, tree.injected_content(number))?);
             }
             Node::Writable(inode) => inode,
             Node::Entry(_) => return Err(ContentError::Kernel(Errno::IO)),
@@ -283,7 +293,7 @@ impl Contents {
             match pread(&*source, &mut piece, done)? {
                 0 => return Ok(()),
                 count => {
-                    write(file, done, &piece[..count])?;
+                    put(done, &piece[..count])?;
                     done += count as u64;
                 }
             }
@@ -339,21 +349,24 @@ impl Contents {
         file.size.max(self.least_cost)
     }
 
-    /// Makes room for a content of this many bytes.
+    /// Sets memory aside for a content of this many bytes, if it is a large one.
     ///
     /// # Errors
     /// [`ContentError::Room`] if there is less, whatever is dropped.
-    fn find_room(&self, tree: &Tree, size: u64) -> Result<(), ContentError> {
-        if size < LARGE || size <= memory().obtainable() {
-            return Ok(());
+    fn find_room(&self, tree: &Tree, size: u64) -> Result<Option<Reservation<'_>>, ContentError> {
+        if size < LARGE {
+            return Ok(None);
         }
-        self.evict(0);
-        tree.writable.trim();
-        let free = memory().obtainable();
-        if size <= free {
-            return Ok(());
-        }
-        Err(ContentError::Room { size, free })
+        let make_room = || {
+            self.evict(0);
+            tree.writable.trim();
+        };
+        let reserved = self
+            .reservations
+            .reserve(size, || memory().obtainable(), make_room);
+        reserved
+            .map(Some)
+            .map_err(|free| ContentError::Room { size, free })
     }
 
     /// Drops what nobody has open until `target` bytes are used.

@@ -33,6 +33,7 @@ mod procfs;
 mod program;
 mod record;
 mod redirect;
+mod reservation;
 mod restricted;
 mod rights;
 mod room;
