@@ -357,16 +357,19 @@ impl Contents {
         if size < LARGE {
             return Ok(None);
         }
-        let make_room = || {
-            self.evict(0);
-            tree.writable.trim();
-        };
+        let free = || memory().obtainable();
         let reserved = self
             .reservations
-            .reserve(size, || memory().obtainable(), make_room);
+            .reserve(size, free, || self.release_idle(tree));
         reserved
             .map(Some)
             .map_err(|free| ContentError::Room { size, free })
+    }
+
+    /// Drops what nobody has open.
+    pub fn release_idle(&self, tree: &Tree) {
+        self.evict(0);
+        tree.writable.trim();
     }
 
     /// Drops what nobody has open until `target` bytes are used.

@@ -29,6 +29,7 @@ mod open;
 mod packs;
 mod pipe;
 mod prepare;
+mod pressure;
 mod procfs;
 mod program;
 mod record;

@@ -19,8 +19,8 @@ use super::execute::{self, Arguments, Plan};
 use super::init::end;
 use super::record::Layout;
 use super::{
-    directories, durability, look, names, open, redirect, signals, sockets, synchronous, watches,
-    Shield,
+    directories, durability, look, names, open, pressure, redirect, signals, sockets, synchronous,
+    watches, Shield,
 };
 
 /// Workers at the start: one may decrypt a big file while another one serves.
@@ -59,20 +59,24 @@ impl Workers {
         for _ in 0..WORKERS_AT_FIRST {
             workers.add();
         }
-        let sweeper = Arc::clone(&workers);
-        let started = thread::Builder::new()
-            .name("sweep".to_owned())
-            .spawn(move || {
-                let Shield { tree, watches, .. } = &sweeper.shield;
-                let finish = |held| watches.catch_up(held);
-                tree.writable
-                    .sweep_for_ever(|| watches.removed_contents(), finish);
-            });
-        if let Err(error) = started {
-            fatal!("the sweeper can't be started: {error}");
+        workers.accompany("sweep", |workers| {
+            let Shield { tree, watches, .. } = &workers.shield;
+            let finish = |held| watches.catch_up(held);
+            tree.writable
+                .sweep_for_ever(|| watches.removed_contents(), finish);
+        });
+        workers.accompany("pressure", |workers| pressure::watch(&workers.shield));
+        workers
+    }
+
+    /// Starts a thread that works beside them.
+    fn accompany(self: &Arc<Self>, name: &str, work: fn(&Self)) {
+        let workers = Arc::clone(self);
+        let thread = thread::Builder::new().name(name.to_owned());
+        if let Err(error) = thread.spawn(move || work(&workers)) {
+            fatal!("the thread {name} can't be started: {error}");
             end(DEFECT);
         }
-        workers
     }
 
     /// What they serve from.
