@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use rustix::fs::{fstat, openat2, FileType, Mode, OFlags, ResolveFlags, CWD};
 use rustix::io::{pread, Errno};
-use sconify_shield::{EntryId, Kind, ShieldError, Storage, CHUNK_SIZE};
+use sconify_shield::{EntryId, Kind, Storage, CHUNK_SIZE};
 
 use crate::failure::Failure;
 use crate::kernel::mapping;
 use crate::kernel::process::is_sole_holder;
 
+use super::content_error::ContentError;
 use super::executed::Executed;
 use super::huge_pages::HugePages;
 use super::init;
@@ -358,18 +359,21 @@ impl Contents {
             return Ok(None);
         }
         let free = || memory().obtainable();
-        let reserved = self
-            .reservations
-            .reserve(size, free, || self.release_idle(tree));
+        let make_room = || {
+            self.release(tree, u64::MAX);
+        };
+        let reserved = self.reservations.reserve(size, free, make_room);
         reserved
             .map(Some)
             .map_err(|free| ContentError::Room { size, free })
     }
 
-    /// Drops what nobody has open.
-    pub fn release_idle(&self, tree: &Tree) {
-        self.evict(0);
-        tree.writable.trim();
+    /// Drops so many bytes of what nobody has open, or all if there are fewer; returns whether there was something to drop.
+    pub fn release(&self, tree: &Tree, bytes: u64) -> bool {
+        let used = self.used.load(Ordering::Relaxed);
+        self.evict(used.saturating_sub(bytes));
+        let dropped = used.saturating_sub(self.used.load(Ordering::Relaxed));
+        dropped >= bytes || tree.writable.trim() || dropped > 0
     }
 
     /// Drops what nobody has open until `target` bytes are used.
@@ -401,63 +405,6 @@ impl Contents {
         let used = self.used.load(Ordering::Relaxed);
         self.evict_at
             .store(self.budget.max(used + used / 4), Ordering::Relaxed);
-    }
-}
-
-/// Why a content can't be had.
-#[derive(Debug, thiserror::Error)]
-pub enum ContentError {
-    /// It does not verify, or can't be read.
-    #[error(transparent)]
-    Shield(#[from] ShieldError),
-    /// Its file on the disk can't be opened.
-    #[error("{file} can't be opened: {error}")]
-    Open {
-        /// The file, as a path in the container.
-        file: String,
-        /// What the kernel says.
-        error: Errno,
-    },
-    /// It is no program that can be started.
-    #[error("it can't be executed: {0}")]
-    Program(#[from] program::ProgramError),
-    /// There is not enough memory for it.
-    #[error(
-        "it has {size} bytes, and the container has {free} bytes of memory left: give it more"
-    )]
-    Room {
-        /// Bytes of the content.
-        size: u64,
-        /// Bytes that are free.
-        free: u64,
-    },
-    /// The memory file can't be made.
-    #[error("making its memory file: {0}")]
-    Kernel(#[from] Errno),
-}
-
-impl ContentError {
-    /// Whether the host, not a lack of memory or descriptors, keeps the content from us.
-    fn is_tampering(&self) -> bool {
-        match self {
-            Self::Shield(_) => true,
-            Self::Open { error, .. } => !matches!(
-                *error,
-                Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::ACCESS | Errno::PERM
-            ),
-            Self::Program(_) | Self::Room { .. } | Self::Kernel(_) => false,
-        }
-    }
-
-    fn errno(&self) -> Errno {
-        match self {
-            Self::Kernel(error @ (Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC)) => {
-                *error
-            }
-            Self::Program(error) => error.errno(),
-            Self::Room { .. } => Errno::NOMEM,
-            _ => Errno::IO,
-        }
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod attributes;
 mod call;
+mod content_error;
 mod contents;
 mod crew;
 pub mod debugging;

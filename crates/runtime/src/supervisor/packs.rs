@@ -9,7 +9,8 @@ use std::thread::available_parallelism;
 use rustix::io::Errno;
 use sconify_shield::{copy_plain, Entry, Index, Kind, PackReader, Storage, CHUNK_SIZE};
 
-use super::contents::{open_regular, ContentError};
+use super::content_error::ContentError;
+use super::contents::open_regular;
 use super::embedded::{EmbeddedPacks, PackSource};
 
 /// How many decrypted chunks are kept, 8 MiB: an interpreter at its start goes to and fro between the modules of some directories.

@@ -10,31 +10,44 @@ use std::time::Duration;
 use super::room::{memory, Room};
 use super::Shield;
 
-/// Nothing is kept for later when less than this part of the memory is free.
-const RESERVE: u64 = 8;
+/// What is kept for later is given up when less than this part of the memory is free,
+const RESERVED_PART: u64 = 8;
+/// and less than so many bytes.
+const RESERVE: u64 = 512 << 20;
 /// Bytes that programs take in a second at most.
 const RATE: u64 = 8 << 30;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// Until the next look when all that could be given up has been.
-const PAUSE_AFTER: Duration = Duration::from_millis(250);
+/// Until the next look when there was nothing to give up.
+const PAUSE_IN_VAIN: Duration = Duration::from_millis(250);
 
 /// Gives up what nobody has open whenever memory runs short, for ever.
 pub fn watch(shield: &Shield) {
     loop {
-        let pause = pause(memory()).unwrap_or_else(|| {
-            shield.contents.release_idle(&shield.tree);
-            PAUSE_AFTER
-        });
+        let pause = match state(memory()) {
+            State::Enough(pause) => pause,
+            State::Short(bytes) if shield.contents.release(&shield.tree, bytes) => SHORTEST_PAUSE,
+            State::Short(_) => PAUSE_IN_VAIN,
+        };
         thread::sleep(pause);
     }
 }
 
-/// How long the memory surely suffices; `None` if it is short.
-fn pause(room: Room) -> Option<Duration> {
-    let spare = room.free.checked_sub(room.total / RESERVE)?;
-    let pause = Duration::from_secs_f64(spare as f64 / RATE as f64);
-    Some(pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// The memory surely suffices so long.
+    Enough(Duration),
+    /// So many bytes of the reserve are missing.
+    Short(u64),
+}
+
+fn state(room: Room) -> State {
+    let reserve = RESERVE.min(room.total / RESERVED_PART);
+    if room.free < reserve {
+        return State::Short(reserve - room.free);
+    }
+    let pause = Duration::from_secs_f64((room.free - reserve) as f64 / RATE as f64);
+    State::Enough(pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
 }
 
 #[cfg(test)]
@@ -43,18 +56,14 @@ mod tests {
 
     #[test]
     fn the_less_is_free_the_sooner_it_is_looked_at() {
-        let total = 8 << 30;
-        let pause = |free| {
-            pause(Room {
-                total,
-                free,
-                swap: 0,
-            })
-        };
-        assert_eq!(pause((1 << 30) - 1), None);
-        assert_eq!(pause(1 << 30), Some(SHORTEST_PAUSE));
-        assert_eq!(pause(2 << 30), Some(Duration::from_millis(125)));
-        assert_eq!(pause(5 << 30), Some(Duration::from_millis(500)));
-        assert_eq!(pause(1 << 50), Some(LONGEST_PAUSE));
+        let swap = 0;
+        let state = |total, free| state(Room { total, free, swap });
+        let enough = |milliseconds| State::Enough(Duration::from_millis(milliseconds));
+        assert_eq!(state(2 << 30, (256 << 20) - 7), State::Short(7));
+        assert_eq!(state(2 << 30, 256 << 20), enough(10));
+        assert_eq!(state(2 << 30, (256 << 20) + (1 << 30)), enough(125));
+        assert_eq!(state(64 << 30, (512 << 20) - 7), State::Short(7));
+        assert_eq!(state(64 << 30, (512 << 20) + (2 << 30)), enough(250));
+        assert_eq!(state(1 << 50, 1 << 49), enough(10_000));
     }
 }
