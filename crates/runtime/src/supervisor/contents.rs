@@ -359,21 +359,21 @@ impl Contents {
             return Ok(None);
         }
         let free = || memory().obtainable();
-        let make_room = || {
-            self.release(tree, u64::MAX);
-        };
+        let make_room = || self.release(tree, u64::MAX);
         let reserved = self.reservations.reserve(size, free, make_room);
         reserved
             .map(Some)
             .map_err(|free| ContentError::Room { size, free })
     }
 
-    /// Drops so many bytes of what nobody has open, or all if there are fewer; returns whether there was something to drop.
-    pub fn release(&self, tree: &Tree, bytes: u64) -> bool {
+    /// Drops so many bytes of what nobody has open, or all if there are fewer.
+    pub fn release(&self, tree: &Tree, bytes: u64) {
         let used = self.used.load(Ordering::Relaxed);
         self.evict(used.saturating_sub(bytes));
         let dropped = used.saturating_sub(self.used.load(Ordering::Relaxed));
-        dropped >= bytes || tree.writable.trim() || dropped > 0
+        if dropped < bytes {
+            tree.writable.trim();
+        }
     }
 
     /// Drops what nobody has open until `target` bytes are used.

@@ -18,18 +18,24 @@ const RESERVE: u64 = 512 << 20;
 const RATE: u64 = 8 << 30;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// Until the next look when there was nothing to give up.
-const PAUSE_IN_VAIN: Duration = Duration::from_millis(250);
+/// While the memory stays short the pauses double, up to this one: what is wanted again and again must not be given up all the time.
+const LONGEST_PAUSE_IN_NEED: Duration = Duration::from_millis(250);
 
 /// Gives up what nobody has open whenever memory runs short, for ever.
 pub fn watch(shield: &Shield) {
+    let mut pause_in_need = SHORTEST_PAUSE;
     loop {
-        let pause = match state(memory()) {
-            State::Enough(pause) => pause,
-            State::Short(bytes) if shield.contents.release(&shield.tree, bytes) => SHORTEST_PAUSE,
-            State::Short(_) => PAUSE_IN_VAIN,
-        };
-        thread::sleep(pause);
+        match state(memory()) {
+            State::Enough(pause) => {
+                pause_in_need = SHORTEST_PAUSE;
+                thread::sleep(pause);
+            }
+            State::Short(bytes) => {
+                shield.contents.release(&shield.tree, bytes);
+                thread::sleep(pause_in_need);
+                pause_in_need = LONGEST_PAUSE_IN_NEED.min(2 * pause_in_need);
+            }
+        }
     }
 }
 

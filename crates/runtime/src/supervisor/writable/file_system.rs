@@ -232,8 +232,6 @@ pub trait FileSystem: Send + Sync {
     /// Drops what has no name and is not open any more. Returns whether some is left that is.
     fn sweep(&self) -> bool;
 
-    /// Gives up the memory of contents that nobody has open and that can be had again; returns whether there were some.
-    fn trim(&self) -> bool {
-        false
-    }
+    /// Gives up the memory of contents that nobody has open and that can be had again.
+    fn trim(&self) {}
 }

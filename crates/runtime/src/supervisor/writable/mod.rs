@@ -320,11 +320,11 @@ impl Writable {
         }
     }
 
-    /// Gives up the memory of contents that nobody has open and that can be had again; returns whether there were some.
-    pub fn trim(&self) -> bool {
-        // All of them, whatever the first one says.
-        let trimmed = self.systems.iter().filter(|system| system.trim());
-        trimmed.count() > 0
+    /// Gives up the memory of contents that nobody has open and that can be had again.
+    pub fn trim(&self) {
+        for system in &self.systems {
+            system.trim();
+        }
     }
 
     /// Frees what has no name and is not open any more, for ever; `prepare` is called before each time, and `finish` with what it gave after it.
